@@ -1,0 +1,48 @@
+"""Any causal language model that transformers loads, with the interface of `neox.NeoX`.
+
+Its one-shot and step-by-step passes need not agree to the last bit, so streams are coded in lock-step:
+encoder and decoder make the same calls (see `codec`).
+"""
+
+import torch
+
+from bitlaw import InputError
+
+
+class Generic:
+    """A transformers model; `hidden` already yields logits and `head` only converts them to float32."""
+
+    def __init__(self, folder, dtype=torch.float32, device="cpu"):
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{folder}: transformers cannot load a causal language model there ({reason})") from None
+        self.model = model.eval().to(device)
+        self.dtype, self.device = dtype, torch.device(device)
+        config = model.config.get_text_config()
+        self.architecture = config.model_type
+        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        self.width = self.vocabulary
+        self.context = getattr(config, "max_position_embeddings", None)
+        if not self.context:
+            raise InputError(
+                f"{folder}/config.json: no max_position_embeddings; bitlaw needs the length of the context"
+            )
+
+    def new_cache(self, batch, length):
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    @torch.inference_mode()
+    def hidden(self, ids, cache=None, past=0):
+        """Logits `[batch, length, vocabulary]` of `ids`, int64 `[batch, length]`, at positions from `past`."""
+        ids = ids.to(self.device)
+        positions = torch.arange(past, past + ids.shape[1], device=self.device).expand(len(ids), -1)
+        return self.model(ids, past_key_values=cache, use_cache=cache is not None, position_ids=positions).logits
+
+    def head(self, rows, out=None):
+        return rows.float()

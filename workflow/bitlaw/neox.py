@@ -1,0 +1,168 @@
+"""The GPT-NeoX forward pass, invariant: a token's logits do not depend on batch, length or step.
+
+One-shot scoring and step-by-step decoding must agree to the last bit, or what was encoded does not decode.
+On the CPU that holds when the matrix library keeps its order of summation (MKL_CBWR, which it reads once, so it
+is set here before torch loads it), every matrix product has at least ROWS rows, and the keys are attended to in
+blocks of KEYS, the last one padded: a row of the softmax is then summed in the same lanes on both sides, and the
+sum over values has the same terms in the same order (one product over all keys would not: the library cuts long
+sums by their length). This is a property of kernels, not of a standard: it is tested on the machine, for the
+model, before it is relied on (`known_answer`).
+"""
+
+import os
+
+os.environ.setdefault("MKL_CBWR", "AVX2")
+
+import hashlib
+
+import torch
+from torch.nn.functional import embedding, gelu, layer_norm, linear
+
+ROWS = 4  # below this many rows the library switches to matrix-vector kernels
+KEYS = 256
+QUERIES = 256  # rows of attention at a time: bounds the [queries, keys] array and skips most masked keys
+
+
+class NeoX:
+    """Weights and shape of a GPT-NeoX model (Black et al. 2022) in one dtype on one device.
+
+    `config` is config.json's content, `weights` maps Pythia's tensor names to tensors.
+    """
+
+    architecture = "gpt_neox"
+
+    def __init__(self, config, weights, dtype=torch.float32, device="cpu"):
+        get = {name.removeprefix("gpt_neox."): tensor.to(device, dtype) for name, tensor in weights.items()}
+        rope = config.get("rope_parameters") or {}
+        self.dtype, self.device = dtype, torch.device(device)
+        self.layers = config["num_hidden_layers"]
+        self.heads = config["num_attention_heads"]
+        self.width = config["hidden_size"]
+        self.size = self.width // self.heads
+        self.context = config["max_position_embeddings"]
+        self.eps = config["layer_norm_eps"]
+        self.parallel = config.get("use_parallel_residual", True)
+        self.embedding, self.head_weight = get["embed_in.weight"], get["embed_out.weight"]
+        self.vocabulary = self.head_weight.shape[0]
+        self.final_norm = get["final_layer_norm.weight"], get["final_layer_norm.bias"]
+        self.blocks = [
+            {
+                short: (get[f"layers.{i}.{long}.weight"], get.get(f"layers.{i}.{long}.bias"))
+                for short, long in (
+                    ("norm1", "input_layernorm"),
+                    ("norm2", "post_attention_layernorm"),
+                    ("qkv", "attention.query_key_value"),
+                    ("out", "attention.dense"),
+                    ("up", "mlp.dense_h_to_4h"),
+                    ("down", "mlp.dense_4h_to_h"),
+                )
+            }
+            for i in range(self.layers)
+        ]
+        rotary = int(self.size * config.get("rotary_pct", rope.get("partial_rotary_factor", 1.0)))
+        base = config.get("rotary_emb_base", rope.get("rope_theta", 10000.0))
+        inverse = 1.0 / (base ** (torch.arange(0, rotary, 2, dtype=torch.int64).float() / rotary))
+        angles = torch.outer(torch.arange(self.context).float(), inverse).repeat(1, 2)
+        self.rotary = rotary
+        self.cos, self.sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+
+    def new_cache(self, batch, length):
+        """Keys and values for `length` positions, zero where nothing was written (the padding must be finite)."""
+        shape = (self.layers, 2, batch, self.heads, _padded(length), self.size)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    @torch.inference_mode()
+    def hidden(self, ids, cache=None, past=0):
+        """Final hidden states `[batch, length, width]` of `ids`, int64 `[batch, length]`, at positions from `past`.
+
+        `cache` (from `new_cache`) holds the `past` positions before and receives the new ones.
+        """
+        batch, length = ids.shape
+        if past + length > self.context:
+            raise ValueError(f"{past + length} tokens exceed the context of {self.context}")
+        if cache is None:
+            cache = self.new_cache(batch, length)
+        x = embedding(ids.to(self.device), self.embedding)
+        for block, (keys, values) in zip(self.blocks, cache, strict=True):
+            attended = self._attention(
+                block, layer_norm(x, (self.width,), *block["norm1"], self.eps), keys, values, past
+            )
+            if self.parallel:
+                x = self._mlp(block, x) + attended + x  # in the order in which transformers adds them
+            else:
+                x = attended + x
+                x = self._mlp(block, x) + x
+        return layer_norm(x, (self.width,), *self.final_norm, self.eps)
+
+    def _mlp(self, block, x):
+        normed = layer_norm(x, (self.width,), *block["norm2"], self.eps)
+        return _product(gelu(_product(normed, *block["up"])), *block["down"])
+
+    def _rotate(self, x, past):
+        """Rotary embedding of the first `rotary` dimensions of `x`, `[batch, heads, length, size]`."""
+        turned, rest = x[..., : self.rotary], x[..., self.rotary :]
+        cos, sin = (t[past : past + x.shape[2]] for t in (self.cos, self.sin))
+        left, right = turned.chunk(2, -1)
+        return torch.cat((turned * cos + torch.cat((-right, left), -1) * sin, rest), -1)
+
+    def _attention(self, block, x, keys, values, past):
+        batch, length, _ = x.shape
+        qkv = _product(x, *block["qkv"]).view(batch, length, self.heads, 3 * self.size).transpose(1, 2)
+        query, key, value = qkv.split(self.size, -1)
+        keys[:, :, past : past + length] = self._rotate(key, past)
+        values[:, :, past : past + length] = value
+        query = self._rotate(query, past)
+        if length < ROWS:
+            query = query[:, :, -1:].expand(-1, -1, ROWS, -1) if length == 1 else _stretched(query)
+        out = [self._attend(query, keys, values, past, i, length) for i in range(0, length, QUERIES)]
+        merged = torch.cat(out, 2)[:, :, :length].transpose(1, 2).reshape(batch, length, self.width)
+        return _product(merged, *block["out"])
+
+    def _attend(self, query, keys, values, past, first, length):
+        """Attention of queries [first, first + QUERIES) over every key up to the last of them."""
+        query = query[:, :, first : first + QUERIES]
+        if query.shape[2] < ROWS:
+            query = _stretched(query)
+        last = min(first + QUERIES, length)
+        span = _padded(past + last)
+        scores = query @ keys[:, :, :span].transpose(-1, -2) * self.size**-0.5
+        position = torch.arange(past + first, past + first + query.shape[2], device=self.device)
+        masked = torch.arange(span, device=self.device) > position.clamp(max=past + last - 1)[:, None]
+        weights = scores.masked_fill_(masked, float("-inf")).softmax(-1, dtype=torch.float32).to(self.dtype)
+        out = weights[..., :KEYS] @ values[:, :, :KEYS]
+        for i in range(KEYS, span, KEYS):
+            out += weights[..., i : i + KEYS] @ values[:, :, i : i + KEYS]
+        return out[:, :, : last - first]
+
+    @torch.inference_mode()
+    def head(self, rows, out=None):
+        """Logits, float32 `[rows, vocabulary]`, of hidden states `[rows, width]`; `out` is reused in float32."""
+        count = rows.shape[0]
+        if count < ROWS:
+            return self.head(_repeated(rows))[:count]
+        if out is not None and self.dtype == torch.float32:
+            return torch.mm(rows, self.head_weight.t(), out=out[:count])
+        return linear(rows, self.head_weight).float()
+
+
+def _padded(length):
+    return -(-length // KEYS) * KEYS
+
+
+def _repeated(rows):
+    """`rows` `[n, width]`, n < ROWS, continued by copies of its last row."""
+    return torch.cat((rows, rows[-1:].expand(ROWS - len(rows), -1)))
+
+
+def _stretched(query):
+    """`query` `[batch, heads, n, size]`, n < ROWS, continued by copies of its last position."""
+    return torch.cat((query, query[:, :, -1:].expand(-1, -1, ROWS - query.shape[2], -1)), 2)
+
+
+def _product(x, weight, bias):
+    """x·weightᵀ + bias over all rows of `x` `[batch, length, in]` at once, at least ROWS of them."""
+    flat = x.reshape(-1, x.shape[-1])
+    count = len(flat)
+    if count < ROWS:
+        flat = _repeated(flat)
+    return linear(flat, weight, bias)[:count].view(*x.shape[:-1], -1)
