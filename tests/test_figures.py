@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from bitlaw import InputError, figures, laws
 from matplotlib.image import imread
+
+from bitlaw import InputError, figures, laws
 
 PROTOCOLS = ("lossless", "published")
 
@@ -93,7 +94,7 @@ def test_labels_of_meeting_curves_keep_apart():
     panel = figure.subplots()
     panel.set(xscale="log", xlim=(1e4, 1e7), ylim=(0, 1))
     ends = {step: (1e6, 0.02 + 1e-4 * i) for i, step in enumerate((75, 150, 300, 600, 1200))}
-    figures._label_ends(panel, ends, {step: ("black", "o") for step in ends})
+    figures._label_ends(panel, ends, dict.fromkeys(ends, ("black", "o")))
     boxes = [text.get_window_extent() for text in panel.texts]
     assert len(boxes) == 6
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

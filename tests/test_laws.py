@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bitlaw import InputError, laws
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from bitlaw import InputError, laws
 
 CELLS = Path(__file__).parents[2] / "shared" / "published" / "cells_2025.csv"
 NOMINAL = {"pythia-70m": 70e6, "pythia-160m": 160e6, "pythia-410m": 410e6, "pythia-1b": 1e9, "pythia-1.4b": 1.4e9}

@@ -30,9 +30,9 @@ def _arguments():
 
 def _open(arguments, precision):
     """(model, header's hashes, tokenizer, spelling) for the folder given."""
-    from bitlaw import checkpoints, tokens
-
     import torch
+
+    from bitlaw import checkpoints, tokens
 
     torch.set_num_threads(arguments.threads)
     tokenizer, spelling, sha256 = tokens.open_tokenizer(arguments.tokenizer or arguments.model / "tokenizer.json")
@@ -47,6 +47,10 @@ def compress(arguments):
     model, hashes, tokenizer, spelling = _open(arguments, arguments.precision)
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
     ids = tokens.encode(tokenizer, spelling, [ascii.to_ascii(chunk) for chunk in chunks])
+    if max((int(i.max()) for i in ids), default=0) >= model.vocabulary:
+        raise InputError(
+            f"{arguments.model}: knows {model.vocabulary} tokens, the tokenizer more: give the model's own"
+        )
     header = codec.header(model, *hashes, arguments.precision)
     if header.mode == "invariant":
         records = codec.encode(chunks, scoring.score(model, ids, 1 << 13, arguments.file.name))
@@ -63,14 +67,14 @@ def compress(arguments):
 def decompress(arguments):
     from bitlaw import codec
 
+    if not arguments.output and arguments.file.suffix != ".blaw":
+        raise InputError(f"{arguments.file}: does not end in .blaw; say where to write with --output")
     header, records = codec.unpack(_read(arguments.file))
     model, hashes, _, spelling = _open(arguments, header.precision)
     if records:
         codec.check_header(model, codec.header(model, *hashes, header.precision, header.mode), header)
     data = b"".join(codec.decode(model, spelling, records, header.batch or min(FILE_BATCH, max(1, len(records)))))
     target = arguments.output or arguments.file.with_suffix("")
-    if target == arguments.file:
-        raise InputError(f"{arguments.file}: does not end in .blaw; say where to write with --output")
     with replacing(target) as temporary:
         temporary.write_bytes(data)
     print(f"{arguments.file}: {len(data)} bytes restored ({target})")

@@ -96,7 +96,7 @@ def cell(rows):
     published = mean("bits_published", kept)
     full = ("bits_to_1024", "bits_past_1024", "bits_first_token")
     terms = {
-        "audit_quantisation": 0.0,  # one pass gives both numbers
+        "audit_quantisation": 0.0 if kept.any() else math.nan,  # one pass gives both numbers
         "audit_probabilities": mean("bits_to_1024", kept) - published,
         "audit_past_1024": mean("bits_past_1024", kept),
         "audit_first_token": mean("bits_first_token", kept),

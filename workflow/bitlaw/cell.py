@@ -18,19 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bitlaw import InputError, accounting, ascii, checkpoints, codec, coder, plane, scoring, shards, tokens
+from bitlaw import InputError, accounting, ascii, checkpoints, codec, plane, scoring, shards, tokens
 from bitlaw.atomic import replacing
 
 log = logging.getLogger("bitlaw")
 
 
-def compress(folder, tokenizer, shard_folder, token_file, out, *, precision, device, verify, tokens_at_a_time, threads):
+def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precision, device, verify, tokens_at_a_time):
     """Score and code every chunk with the checkpoint in `folder`; write `out`.parquet and `out`.json.
 
     The table has a row a chunk (see `accounting.chunk_row`); the json holds the cell's ratios and audit, provenance,
-    speed and the decode check of `verify` chunks. Raises InputError for inputs that do not belong together, and
+    speed and the decode check of `verify` chunks. `labels` (modality, model, step) are
+    copied there. Raises InputError for inputs that do not belong together, and
     RuntimeError when the stream does not decode to the same bytes: then nothing is written.
     """
+    threads = 1  # cells run side by side; a second thread speeds up a small model little
     torch.set_num_threads(threads)
     started = time.perf_counter()
     chunks = [bytes(row) for row in shards.read(shard_folder)]
@@ -88,6 +90,7 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, precision, dev
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = verified - started
     provenance = {
+        **labels,
         **result,
         **about,
         "tokenizer_sha256": tokenizer_sha256,
@@ -151,7 +154,8 @@ def decode_check(model, header, folder, tokenizer, chunks, records, ids, precisi
         command = [sys.executable, "-m", "bitlaw", "decompress", stream, "--model", folder, "--output", back]
         command += ["--tokenizer", tokenizer, "--threads", other_threads]
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path}
+        # a thread that waits must sleep: on a busy machine one that spins costs a time slice at every small product
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "passive"}
         ran = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
         if ran.returncode:
             raise RuntimeError(f"decode check failed: {ran.stderr.strip().splitlines()[-1:] or ran.returncode}")

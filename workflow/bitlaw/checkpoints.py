@@ -71,9 +71,9 @@ def load(folder, precision="fp32", device="cpu"):
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     config = read_config(folder)
     # torch takes seconds to import: only those who load weights pay
-    from bitlaw import neox
-
     import torch
+
+    from bitlaw import neox
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     if config.get("model_type") != neox.NeoX.architecture:
@@ -84,9 +84,15 @@ def load(folder, precision="fp32", device="cpu"):
         raise InputError(
             f"{folder}/config.json: hidden_act {config['hidden_act']!r} is not GPT-NeoX's; expected 'gelu'"
         )
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    weights = {name: tensor for path in weight_files(folder) for name, tensor in load_file(path).items()}
+    weights = {}
+    for path in weight_files(folder):
+        try:
+            weights |= load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a safetensors file ({error}); fetch it again") from None
     if "lm_head.weight" in weights:
         weights["embed_out.weight"] = weights.pop("lm_head.weight")
     try:

@@ -20,6 +20,7 @@ MAGIC = b"blaw"
 VERSION = 1
 MODES = ("invariant", "lockstep")
 LOCKSTEP_BATCH = 8
+LARGEST_CHUNK = 1 << 20  # bytes: bounds what a damaged stream can make a decoder allocate
 ANSWER_LENGTH = 300  # crosses a block of keys
 
 
@@ -87,10 +88,11 @@ def known_answer(model, mode):
 def invariant(model):
     """Whether one-shot and step-by-step passes of this model agree to the last bit here.
 
-    Compares both at several batch sizes, thread counts and positions, on the CPU; models of other architectures
-    and devices are never trusted with it.
+    Compares both at several batch sizes, thread counts and positions, on the CPU in float32. Other architectures,
+    devices and dtypes are never trusted with it: in bfloat16 one step of 400 was seen to differ, too rare a fault
+    for a test to find each time.
     """
-    if model.architecture != "gpt_neox" or model.device.type != "cpu":
+    if model.architecture != "gpt_neox" or model.device.type != "cpu" or model.dtype != torch.float32:
         return False
     ids = torch.from_numpy(_answer_ids(model, 5))
     length, threads = ids.shape[1], torch.get_num_threads()
@@ -138,7 +140,8 @@ def check_header(model, mine, found):
                 f"the stream was made with another {name} ({getattr(found, field)[:16]}, "
                 f"here {getattr(mine, field)[:16]}): give the {name} that it was made with"
             )
-    if found.mode == "invariant" and not invariant(model) or known_answer(model, found.mode) != found.answer:
+    exact = found.mode == "lockstep" or invariant(model)
+    if not exact or known_answer(model, found.mode) != found.answer:
         raise InputError(
             f"this machine computes other probabilities than the one that encoded (there torch {found.torch}, "
             f"{found.instructions}; here torch {mine.torch}, {mine.instructions}): decode where they agree"
@@ -150,6 +153,8 @@ def check_header(model, mine, found):
 
 def _record(data, count, token_intervals):
     """Record of the chunk `data` from its number of tokens and (starts, frequencies, totals) of those tokens."""
+    if len(data) > LARGEST_CHUNK:
+        raise InputError(f"a chunk of {len(data)} bytes: a stream holds chunks of up to {LARGEST_CHUNK}")
     parts = zip(plane.intervals(ascii.top_bits(data)), token_intervals, strict=True)
     coded = coder.encode(*(np.concatenate(pair) for pair in parts))
     return Record(count, len(data), zlib.crc32(data), coded)
@@ -212,7 +217,8 @@ def decode(model, spelling, records, batch):
                 if i < record.tokens:
                     ids[row, i] = coder.decode_symbol(*open_streams[row], scoring.cumulative(logits[row]))
         for row, record in enumerate(group):
-            text = b"".join(spelling[t] or b"" for t in ids[row, : record.tokens])
+            # a model may know more tokens than its tokenizer; only a damaged stream has them
+            text = b"".join(spelling[t] or b"" for t in ids[row, : record.tokens] if t < len(spelling))
             data = ascii.from_ascii(text, planes[row]) if len(text) == record.bytes else None
             if data is None or zlib.crc32(data) != record.check:
                 raise CorruptStream(f"chunk {first + row}: does not pass its check; the stream is damaged")
@@ -308,10 +314,12 @@ def unpack(stream):
         tokens, size, coded = varint(), varint(), varint()
         if tokens > size or (size > 0 and tokens == 0):
             raise CorruptStream(f"chunk {len(records)}: {tokens} tokens for {size} bytes; the stream is damaged")
+        if size > LARGEST_CHUNK:
+            raise CorruptStream(f"chunk {len(records)}: {size} bytes, above {LARGEST_CHUNK}; the stream is damaged")
         check = int.from_bytes(take(4), "little")
         records.append(Record(tokens, size, check, take(coded)))
     if at != len(stream):
         raise CorruptStream(f"{len(stream) - at} bytes follow the end of the stream; it is damaged")
-    if header.mode == "lockstep" and not 0 < header.batch <= 1024:
-        raise CorruptStream(f"lock-step batch {header.batch}; the stream is damaged")
+    if header.batch not in (range(1, 1025) if header.mode == "lockstep" else (0,)):
+        raise CorruptStream(f"{header.mode} batch {header.batch}; the stream is damaged")
     return header, records

@@ -2,7 +2,7 @@
 
 A range coder in the manner of Subbotin and Schindler with carry propagation: 64 bits of `low` and `span`,
 output byte by byte, `span` kept at 2^56 or more. A symbol that owns [start, start + frequency) of `total`
-costs log2(total / frequency) bits plus less than total / 2^56 * log2(e), from the integer division: 6e-5
+costs log2(total / frequency) bits plus less than total / 2^56 * log2(e), from the integer division: 9e-5
 bits at a total of 2^42. The end costs at most 8 bits: some multiple of 2^56 always lies in the final span.
 """
 

@@ -355,7 +355,7 @@ def _term_tests(ratio, objective, without, floor):
     """p values of the F tests of the law against no size term (b), no training term (c), a constant (both)."""
     dof = len(ratio) - len(CENTRED)
     if dof == 0:
-        return {term: None for term in without}
+        return dict.fromkeys(without)
     numbers = {"b": 2, "c": 2, "both": 4}
     gains = {term: max(left - objective, 0.0) / numbers[term] for term, left in without.items()}
     return {t: float(scipy.stats.f.sf(gain / (objective + floor) * dof, numbers[t], dof)) for t, gain in gains.items()}

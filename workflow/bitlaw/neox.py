@@ -1,19 +1,13 @@
 """The GPT-NeoX forward pass, invariant: a token's logits do not depend on batch, length or step.
 
 One-shot scoring and step-by-step decoding must agree to the last bit, or what was encoded does not decode.
-On the CPU that holds when the matrix library keeps its order of summation (MKL_CBWR, which it reads once, so it
-is set here before torch loads it), every matrix product has at least ROWS rows, and the keys are attended to in
+On the CPU that holds when the matrix library keeps its order of summation (MKL_CBWR, set in
+`bitlaw/__init__.py`), every matrix product has at least ROWS rows, and the keys are attended to in
 blocks of KEYS, the last one padded: a row of the softmax is then summed in the same lanes on both sides, and the
 sum over values has the same terms in the same order (one product over all keys would not: the library cuts long
 sums by their length). This is a property of kernels, not of a standard: it is tested on the machine, for the
 model, before it is relied on (`known_answer`).
 """
-
-import os
-
-os.environ.setdefault("MKL_CBWR", "AVX2")
-
-import hashlib
 
 import torch
 from torch.nn.functional import embedding, gelu, layer_norm, linear
@@ -83,10 +77,11 @@ class NeoX:
         if cache is None:
             cache = self.new_cache(batch, length)
         x = embedding(ids.to(self.device), self.embedding)
+        turn = tuple(t[past : past + length, None, None] for t in (self.cos, self.sin))
+        spans = [_Span(past, i, min(i + QUERIES, length), self.device) for i in range(0, length, QUERIES)]
         for block, (keys, values) in zip(self.blocks, cache, strict=True):
-            attended = self._attention(
-                block, layer_norm(x, (self.width,), *block["norm1"], self.eps), keys, values, past
-            )
+            normed = layer_norm(x, (self.width,), *block["norm1"], self.eps)
+            attended = self._attention(block, normed, keys, values, past, turn, spans)
             if self.parallel:
                 x = self._mlp(block, x) + attended + x  # in the order in which transformers adds them
             else:
@@ -98,41 +93,34 @@ class NeoX:
         normed = layer_norm(x, (self.width,), *block["norm2"], self.eps)
         return _product(gelu(_product(normed, *block["up"])), *block["down"])
 
-    def _rotate(self, x, past):
-        """Rotary embedding of the first `rotary` dimensions of `x`, `[batch, heads, length, size]`."""
+    def _rotate(self, x, cos, sin):
+        """Rotary embedding (Su et al. 2021) of the first `rotary` entries of `x`, `[batch, length, heads, 2, size]`."""
         turned, rest = x[..., : self.rotary], x[..., self.rotary :]
-        cos, sin = (t[past : past + x.shape[2]] for t in (self.cos, self.sin))
         left, right = turned.chunk(2, -1)
         return torch.cat((turned * cos + torch.cat((-right, left), -1) * sin, rest), -1)
 
-    def _attention(self, block, x, keys, values, past):
+    def _attention(self, block, x, keys, values, past, turn, spans):
         batch, length, _ = x.shape
-        qkv = _product(x, *block["qkv"]).view(batch, length, self.heads, 3 * self.size).transpose(1, 2)
-        query, key, value = qkv.split(self.size, -1)
-        keys[:, :, past : past + length] = self._rotate(key, past)
-        values[:, :, past : past + length] = value
-        query = self._rotate(query, past)
-        if length < ROWS:
-            query = query[:, :, -1:].expand(-1, -1, ROWS, -1) if length == 1 else _stretched(query)
-        out = [self._attend(query, keys, values, past, i, length) for i in range(0, length, QUERIES)]
-        merged = torch.cat(out, 2)[:, :, :length].transpose(1, 2).reshape(batch, length, self.width)
+        qkv = _product(x, *block["qkv"]).view(batch, length, self.heads, 3, self.size)
+        query, key = self._rotate(qkv[..., :2, :], *turn).transpose(1, 2).unbind(3)
+        keys[:, :, past : past + length] = key
+        values[:, :, past : past + length] = qkv[..., 2, :].transpose(1, 2)
+        out = [self._attend(query, keys, values, span) for span in spans]
+        merged = (torch.cat(out, 2) if len(out) > 1 else out[0]).transpose(1, 2).reshape(batch, length, self.width)
         return _product(merged, *block["out"])
 
-    def _attend(self, query, keys, values, past, first, length):
-        """Attention of queries [first, first + QUERIES) over every key up to the last of them."""
-        query = query[:, :, first : first + QUERIES]
-        if query.shape[2] < ROWS:
-            query = _stretched(query)
-        last = min(first + QUERIES, length)
-        span = _padded(past + last)
-        scores = query @ keys[:, :, :span].transpose(-1, -2) * self.size**-0.5
-        position = torch.arange(past + first, past + first + query.shape[2], device=self.device)
-        masked = torch.arange(span, device=self.device) > position.clamp(max=past + last - 1)[:, None]
-        weights = scores.masked_fill_(masked, float("-inf")).softmax(-1, dtype=torch.float32).to(self.dtype)
+    def _attend(self, query, keys, values, span):
+        """Attention of the queries of `span` over every key up to the last of them."""
+        query = query[:, :, span.first : span.last]
+        count = query.shape[2]
+        if count < ROWS:
+            query = torch.cat((query, query[:, :, -1:].expand(-1, -1, ROWS - count, -1)), 2)
+        scores = query @ keys[:, :, : span.keys].transpose(-1, -2) * self.size**-0.5
+        weights = scores.masked_fill_(span.masked, float("-inf")).softmax(-1, dtype=torch.float32).to(self.dtype)
         out = weights[..., :KEYS] @ values[:, :, :KEYS]
-        for i in range(KEYS, span, KEYS):
+        for i in range(KEYS, span.keys, KEYS):
             out += weights[..., i : i + KEYS] @ values[:, :, i : i + KEYS]
-        return out[:, :, : last - first]
+        return out[:, :, :count]
 
     @torch.inference_mode()
     def head(self, rows, out=None):
@@ -145,6 +133,15 @@ class NeoX:
         return linear(rows, self.head_weight).float()
 
 
+class _Span:
+    """Queries [first, last) of a pass, the keys they may need, and which of those each must not see."""
+
+    def __init__(self, past, first, last, device):
+        self.first, self.last, self.keys = first, last, _padded(past + last)
+        position = torch.arange(past + first, past + max(last, first + ROWS), device=device).clamp(max=past + last - 1)
+        self.masked = torch.arange(self.keys, device=device) > position[:, None]
+
+
 def _padded(length):
     return -(-length // KEYS) * KEYS
 
@@ -152,11 +149,6 @@ def _padded(length):
 def _repeated(rows):
     """`rows` `[n, width]`, n < ROWS, continued by copies of its last row."""
     return torch.cat((rows, rows[-1:].expand(ROWS - len(rows), -1)))
-
-
-def _stretched(query):
-    """`query` `[batch, heads, n, size]`, n < ROWS, continued by copies of its last position."""
-    return torch.cat((query, query[:, :, -1:].expand(-1, -1, ROWS - query.shape[2], -1)), 2)
 
 
 def _product(x, weight, bias):

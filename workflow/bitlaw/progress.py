@@ -1,7 +1,11 @@
 """Tell where a long step is and how long it will take, through `logging` (terminal and log file alike)."""
 
 import logging
+import sys
 import time
+import traceback
+
+from bitlaw import InputError
 
 SECONDS_BETWEEN = 5.0
 
@@ -27,3 +31,19 @@ def progress(what, total, unit="", scale=1):
         log.info("%s: %.4g of %.4g %s, %.0f s left", what, done / scale, total / scale, unit, left)
 
     return at
+
+
+def log_to(path):
+    """Send messages to the terminal and to the file `path`; a traceback goes to the file, its last line to both."""
+    handlers = [logging.StreamHandler(), logging.FileHandler(path, mode="w")]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers)
+    log = logging.getLogger("bitlaw")
+    log.setLevel(logging.INFO)
+
+    def failed(kind, error, trace):
+        handlers[1].stream.write("".join(traceback.format_exception(kind, error, trace)))
+        log.error("%s (more in %s)", error if isinstance(error, InputError) else f"{kind.__name__}: {error}", path)
+
+    sys.excepthook = failed

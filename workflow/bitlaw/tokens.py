@@ -39,7 +39,7 @@ def _spelling(tokenizer, description):
     added = {token["id"]: token["content"] for token in description.get("added_tokens", [])}
     byte_level = _byte_symbols() if '"ByteLevel"' in json.dumps(description) else None
     spelling = []
-    for i in range(tokenizer.get_vocab_size(with_added_tokens=True)):
+    for i in range(1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)):  # ids may have gaps
         token = tokenizer.id_to_token(i)
         if i in added:
             spelling.append(added[i].encode())
@@ -89,5 +89,5 @@ def write(path, ids, spelling, sha256):
 def read(path):
     """(ids, bytes, tokenizer sha256): two lists of int32 arrays, one a chunk, as `write` saved them."""
     with np.load(path) as stored:
-        cuts = stored["offsets"][1:-1]
-        return np.split(stored["ids"], cuts), np.split(stored["bytes"], cuts), str(stored["tokenizer"])
+        cuts = stored["offsets"][1:]  # the part after the last cut is empty
+        return np.split(stored["ids"], cuts)[:-1], np.split(stored["bytes"], cuts)[:-1], str(stored["tokenizer"])

@@ -1,0 +1,30 @@
+# Tables of all cells, and the law of each modality.
+
+
+rule table:
+    input:
+        [f"{RESULTS}/cells/{modality}/{model}/step{step}.json" for modality, model, step in study.cells(config)],
+        modules("tables"),
+    output:
+        cells=f"{RESULTS}/tables/cells.csv",
+        grids=[f"{RESULTS}/tables/{modality}_{p}.md" for modality in MODALITIES for p in ("lossless", "published")],
+    log:
+        f"{RESULTS}/logs/table.log",
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../scripts/table.py"
+
+
+rule fit:
+    input:
+        cells=f"{RESULTS}/tables/cells.csv",
+        modules=modules("laws"),
+    output:
+        f"{RESULTS}/laws/{{modality}}.json",
+    log:
+        f"{RESULTS}/logs/fit/{{modality}}.log",
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../scripts/fit.py"

@@ -1,0 +1,43 @@
+# Models: the ladder, trained here. `snakemake ladder` makes it anew under results/ladder; the committed one is data/ladder.
+
+RECIPE = "data/ladder/recipe.yaml"
+LADDER = ["ladder-64k", "ladder-141k", "ladder-331k", "ladder-756k", "ladder-1.9m"]
+
+
+rule ladder:
+    input:
+        expand("results/ladder/{model}/losses.csv", model=LADDER),
+
+
+rule ladder_tokenizer:
+    input:
+        source="data/raw/enwik8/source.json",
+        recipe=RECIPE,
+        modules=modules("ascii", "ladder"),
+    output:
+        "results/ladder/tokenizer.json",
+    log:
+        "results/ladder/logs/tokenizer.log",
+    conda:
+        "../envs/gpu.yaml"
+    script:
+        "../scripts/ladder_tokenizer.py"
+
+
+rule ladder_model:
+    input:
+        source="data/raw/enwik8/source.json",
+        recipe=RECIPE,
+        tokenizer="results/ladder/tokenizer.json",
+        modules=modules("ascii", "ladder"),
+    output:
+        losses="results/ladder/{model}/losses.csv",
+    wildcard_constraints:
+        model="|".join(LADDER),
+    threads: threads_of_a_job()
+    log:
+        "results/ladder/logs/{model}.log",
+    conda:
+        "../envs/gpu.yaml"
+    script:
+        "../scripts/ladder_model.py"

@@ -1,0 +1,10 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from bitlaw import figures, progress
+
+progress.log_to(snakemake.log[0])
+laws = {Path(path).stem: json.loads(Path(path).read_text()) for path in snakemake.input.laws}
+figures.scaling(pd.read_csv(snakemake.input.cells), laws, dict(snakemake.output.items()))

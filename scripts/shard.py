@@ -1,0 +1,11 @@
+from pathlib import Path
+
+from bitlaw import progress, shards
+
+progress.log_to(snakemake.log[0])
+shards.cut(
+    Path(snakemake.input.source).parent,
+    snakemake.params.modality,
+    snakemake.params.chunk_bytes,
+    Path(snakemake.output[0]).parent,
+)

@@ -1,0 +1,11 @@
+from pathlib import Path
+
+from bitlaw import progress, tables
+from bitlaw.atomic import replacing
+
+progress.log_to(snakemake.log[0])
+table = tables.collect([path for path in snakemake.input if path.endswith(".json")])
+tables.write_csv(table, snakemake.output.cells)
+for path in snakemake.output.grids:
+    with replacing(path) as temporary:
+        temporary.write_text(tables.grid(table, *Path(path).stem.rsplit("_", 1)))

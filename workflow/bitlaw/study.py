@@ -1,0 +1,107 @@
+"""A study's configuration: checked against its schema, and the paths and settings that follow from it.
+
+The Snakefile and each of its jobs read this at start-up, so it imports nothing heavy.
+"""
+
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from bitlaw import InputError
+
+SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+
+
+def check(config):
+    """Raise InputError with one line (which key, what was given, what is allowed) unless `config` is a study."""
+    error = best_match(Draft202012Validator(yaml.safe_load(SCHEMA.read_text())).iter_errors(config))
+    if error is not None:
+        raise InputError(_line(error))
+    for kind in ("modalities", "models"):
+        names = [entry["name"] for entry in config[kind]]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"config: {kind}: the name {name!r} is given twice; names must differ")
+    for i, modality in enumerate(config["modalities"]):
+        _known(f"modalities[{i}].source", modality["source"], config["sources"])
+        if modality["cut"] == "image" and config["chunk_bytes"] != 2048:
+            raise InputError(f"config: chunk_bytes: {config['chunk_bytes']} given; image patches (32×64) need 2048")
+    for i, model in enumerate(config["models"]):
+        _known(f"models[{i}].tokenizer", model["tokenizer"], config["tokenizers"])
+    if config["verify"] > config["chunks"]:
+        raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
+
+
+def _known(key, value, allowed):
+    if value not in allowed:
+        raise InputError(f"config: {key}: {value!r} given; allowed: {', '.join(sorted(allowed))}")
+
+
+def _line(error):
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path).lstrip(".") or "(top level)"
+    if error.validator == "additionalProperties":
+        allowed = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(allowed))
+        return f"config: {key}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}"
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"config: {key}: the key {missing[0]!r} is missing; required: {', '.join(error.validator_value)}"
+    if error.validator == "oneOf":
+        ways = " | ".join(" and ".join(way["required"]) for way in error.validator_value)
+        return f"config: {key}: {sorted(error.instance)} given; exactly one of these is needed: {ways}"
+    allowed = {
+        "enum": lambda v: ", ".join(map(str, v)),
+        "type": str,
+        "minimum": lambda v: f"{v} or more",
+        "maximum": lambda v: f"{v} or less",
+        "minItems": lambda v: f"{v} entries or more",
+        "maxItems": lambda v: f"{v} entries or fewer",
+        "pattern": lambda v: f"text that matches {v}",
+        "uniqueItems": lambda v: "no entry twice",
+    }
+    rule = allowed.get(error.validator, str)(error.validator_value)
+    return f"config: {key}: {error.instance!r} given; allowed: {rule}"
+
+
+def by_name(config, kind, name):
+    """The entry called `name` of the list config[kind] ("modalities" or "models")."""
+    return next(entry for entry in config[kind] if entry["name"] == name)
+
+
+def dataset(config, modality):
+    """Key of a modality's chunks: its source and all of its sampling, so that studies never share by mistake."""
+    m = by_name(config, "modalities", modality)
+    parts = [m["source"], m["cut"]]
+    if "range" in m:
+        parts.append("{}to{}".format(*m["range"]))
+    parts += [m.get("patches", ""), m["sampling"], f"{config['chunks']}x{config['chunk_bytes']}"]
+    if m["sampling"] == "spread" or m.get("patches") == "crop":
+        parts.append(f"seed{m.get('seed', 0)}")
+    if m["cut"] == "speech":
+        parts.append(f"{m.get('rate', 16000)}hz" + ("-converted" if m.get("convert") else ""))
+    return "-".join(filter(None, parts))
+
+
+def datasets(config):
+    """Dataset key → the settings that `shards.cut` takes."""
+    return {
+        dataset(config, m["name"]): {k: v for k, v in m.items() if k != "name"} | {"chunks": config["chunks"]}
+        for m in config["modalities"]
+    }
+
+
+def checkpoint(config, model, step):
+    """Folder of one checkpoint."""
+    return by_name(config, "models", model)["folder"].format(name=model, step=step)
+
+
+def cells(config):
+    """Every cell of the study, (modality, model, step), in the order of the config."""
+    return [
+        (modality["name"], model["name"], step)
+        for modality in config["modalities"]
+        for model in config["models"]
+        for step in config["steps"]
+    ]

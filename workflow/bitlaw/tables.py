@@ -1,0 +1,55 @@
+"""Cells to tables: one CSV with a row a cell, and a markdown grid (models × steps) per modality and protocol."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from bitlaw import InputError
+from bitlaw.accounting import TERMS
+from bitlaw.atomic import replacing
+
+COLUMNS = (
+    *("modality", "model", "step", "params_total", "params_nonembedding", "cr_published", "cr_lossless"),
+    *TERMS,
+    *("chunks", "dropped", "seconds", "bytes_per_second"),
+)
+PROTOCOLS = ("lossless", "published")
+
+
+def collect(paths):
+    """DataFrame with COLUMNS from the cells' json files, in the order given.
+
+    Raises InputError when two steps of a model hold the same weights: then one of them is not what it says.
+    """
+    cells = [json.loads(Path(path).read_text()) for path in paths]
+    seen = {}
+    for cell in cells:
+        name, step = cell["model"], cell["step"]
+        other = seen.setdefault(cell["weights_sha256"], (name, step))
+        if other != (name, step):
+            raise InputError(
+                f"{name} step {step} has the same weights as {other[0]} step {other[1]} "
+                f"(sha256 {cell['weights_sha256'][:16]}): one of the two checkpoints is mislabelled; fetch it again"
+            )
+    return pd.DataFrame(cells)[list(COLUMNS)]
+
+
+def write_csv(table, path):
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def grid(table, modality, protocol):
+    """Markdown: ratios of one modality, a row a model, a column a step."""
+    part = table[table["modality"] == modality]
+    steps = list(dict.fromkeys(part["step"]))
+    lines = [
+        f"| {modality}, {protocol} | parameters | " + " | ".join(f"step {s:,}" for s in steps) + " |",
+        "|---|---:|" + "---:|" * len(steps),
+    ]
+    for model, rows in part.groupby("model", sort=False):
+        ratios = rows.set_index("step")[f"cr_{protocol}"]
+        cells = " | ".join(f"{ratios[s]:.3f}" for s in steps)
+        lines.append(f"| {model} | {rows['params_total'].iloc[0]:,} | {cells} |")
+    return "\n".join(lines) + "\n"
