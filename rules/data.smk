@@ -1,25 +1,17 @@
 # Bytes: sources are fetched, cut into chunks, and tokenised once per tokenizer.
 
 
-def files_of_folder(wildcards):
-    """The files of a local folder are inputs, so that a change of them is seen; other sources have none."""
-    source = config["sources"][wildcards.source]
-    if "folder" not in source:
-        return []
-    return sorted(map(str, filter(Path.is_file, Path(source["folder"]).glob(source.get("pattern", "*")))))
-
-
 rule fetch:
     input:
         files_of_folder,
     output:
         "data/raw/{source}/source.json",
-    params:
-        source=lambda wildcards: config["sources"][wildcards.source],
     log:
         f"{RESULTS}/logs/fetch/{{source}}.log",
     conda:
         "../envs/data.yaml"
+    params:
+        source=lambda wildcards: config["sources"][wildcards.source],
     script:
         "../scripts/fetch.py"
 
@@ -30,13 +22,13 @@ rule shard:
         modules=modules("shards"),
     output:
         "data/shards/{dataset}/manifest.json",
-    params:
-        modality=lambda wildcards: DATASETS[wildcards.dataset],
-        chunk_bytes=config["chunk_bytes"],
     log:
         f"{RESULTS}/logs/shard/{{dataset}}.log",
     conda:
         "../envs/data.yaml"
+    params:
+        modality=lambda wildcards: DATASETS[wildcards.dataset],
+        chunk_bytes=config["chunk_bytes"],
     script:
         "../scripts/shard.py"
 

@@ -32,12 +32,12 @@ rule ladder_model:
         modules=modules("ascii", "ladder"),
     output:
         losses="results/ladder/{model}/losses.csv",
-    wildcard_constraints:
-        model="|".join(LADDER),
-    threads: threads_of_a_job()
     log:
         "results/ladder/logs/{model}.log",
+    wildcard_constraints:
+        model="|".join(LADDER),
     conda:
         "../envs/gpu.yaml"
+    threads: threads_of_a_job()
     script:
         "../scripts/ladder_model.py"

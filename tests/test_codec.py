@@ -5,9 +5,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from bitlaw import InputError, ascii, checkpoints, codec, coder, plane, scoring, tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from bitlaw import InputError, ascii, checkpoints, codec, coder, plane, scoring, tokens
 
 WEIGHTS, TOKENIZER = "ab" * 32, "cd" * 32
 REFUSED = (codec.CorruptStream, InputError)
@@ -83,14 +84,14 @@ def test_mode_is_invariant_for_neox_and_lockstep_for_others(neox, foreign):
 
 @pytest.mark.parametrize(("batch", "count"), [(1, 1), (3, 2), (64, 1)])
 def test_one_pass_encodes_and_steps_decode_at_any_batch_and_thread_count(one_shot, chunks, threads, batch, count):
-    some = chunks if batch == 3 else [*chunks[:3], *chunks[6:]]
+    some = chunks if batch == 3 else [chunk[:150] for chunk in chunks]
     stream = one_shot.stream(some)
     threads(count)
     assert one_shot.restore(stream, batch) == some
 
 
 def test_lockstep_decodes_what_lockstep_encoded(lockstep, chunks):
-    short = [chunk[:500] for chunk in chunks]  # more than LOCKSTEP_BATCH: two groups
+    short = [chunk[:400] for chunk in chunks]  # more than LOCKSTEP_BATCH: two groups
     assert lockstep.restore(lockstep.stream(short)) == short
 
 
@@ -114,7 +115,7 @@ def test_no_chunks_make_a_stream_of_a_header(pair):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precisions_come_back(neox_folder, chunks, precision):
     pair = Pair(checkpoints.load(neox_folder, precision), neox_folder)
-    short = [chunks[3][:400], chunks[1]]
+    short = [chunks[3][:100], chunks[7][:100]]
     assert pair.restore(pair.stream(short)) == short
 
 
@@ -145,7 +146,7 @@ header_values = st.builds(
     st.text(max_size=20),
     st.just("invariant"),
     st.binary(min_size=8, max_size=8).map(bytes.hex),
-    st.text(max_size=300),
+    st.text(max_size=150),
     st.text(max_size=20),
     st.just(0),
 ) | st.builds(
@@ -161,7 +162,7 @@ def record_values(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(header_values, st.lists(record_values(), max_size=5))
+@given(header_values, st.lists(record_values(), max_size=3))
 def test_what_is_packed_unpacks(header, records):
     stream = codec.pack(header, records)
     assert codec.unpack(stream) == (header, records)
@@ -297,8 +298,8 @@ def test_random_damage_raises_or_says_the_same(one_shot, data):
     assert all(chunk in (*SHORT, b"") for chunk in found)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 60), st.integers(0, 60), st.binary(max_size=40), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 30), st.integers(0, 30), st.binary(max_size=40), st.integers(0, 2**32 - 1))
 def test_a_made_up_record_is_refused(one_shot, count, extra, coded, check):
     record = codec.Record(count + 1, count + 1 + extra, check, coded)
     with pytest.raises(codec.CorruptStream, match="does not pass its check"):

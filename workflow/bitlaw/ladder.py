@@ -23,6 +23,11 @@ from bitlaw import InputError
 from bitlaw.ascii import to_ascii
 
 log = logging.getLogger("bitlaw")
+CONFIG_KEYS = (  # of config.json: those that Pythia's has
+    *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("max_position_embeddings", "hidden_act", "layer_norm_eps", "initializer_range", "use_parallel_residual"),
+    *("tie_word_embeddings", "bos_token_id", "eos_token_id"),
+)
 PIECE = 1 << 16  # bytes tokenised at a time; bounds memory
 
 
@@ -94,8 +99,8 @@ def save_checkpoint(model, tokenizer, folder):
         for name, tensor in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_dict()
-    rotary = config["rope_parameters"]
+    rotary = model.config.rope_parameters
+    config = {name: getattr(model.config, name) for name in CONFIG_KEYS}
     config |= {"rotary_pct": rotary["partial_rotary_factor"], "rotary_emb_base": rotary["rope_theta"]}
     config |= {"architectures": ["GPTNeoXForCausalLM"], "torch_dtype": "float16"}
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

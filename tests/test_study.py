@@ -1,0 +1,98 @@
+"""The configuration: what is refused, in which words, and the paths that follow from it."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bitlaw import InputError, study
+
+ROOT = Path(__file__).parents[1]
+EMBEDDED = yaml.safe_load((ROOT / "config.yaml").read_text())
+SCHEMA = yaml.safe_load(study.SCHEMA.read_text())
+
+
+def changed(*path, value):
+    config = copy.deepcopy(EMBEDDED)
+    at = config
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return config
+
+
+def test_the_embedded_study_is_valid():
+    study.check(EMBEDDED)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (changed("chunk", value=3), ["'chunk'", "unknown key", "chunks"]),
+        (changed("chunks", value=0), ["chunks", "0 given", "1 or more"]),
+        (changed("chunks", value="many"), ["chunks", "'many'", "integer"]),
+        (changed("precision", value="int3"), ["precision", "'int3'", "fp32, bf16, fp16"]),
+        (changed("steps", value=[]), ["steps", "[]", "1 entries or more"]),
+        (changed("steps", value=[75, 75]), ["steps", "no entry twice"]),
+        (changed("modalities", 0, "source", value="enwik9"), ["modalities[0].source", "'enwik9'", "enwik8"]),
+        (changed("modalities", 1, "patch", value="all"), ["modalities[1]", "'patch'", "patches"]),
+        (changed("modalities", 1, "name", value="text"), ["modalities", "'text'", "twice"]),
+        (changed("models", 2, "tokenizer", value="gpt"), ["models[2].tokenizer", "'gpt'", "ladder"]),
+        (changed("chunk_bytes", value=1024), ["chunk_bytes", "1024", "2048"]),
+        (changed("verify", value=1000), ["verify", "1000", "chunks"]),
+        (changed("sources", "enwik8", "places", 0, "sha256", value="abc"), ["sources.enwik8.places[0]", "'abc'"]),
+        (changed("sources", "random", value={"licence": "x"}), ["sources.random", "places", "folder", "generator"]),
+        (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),
+    ],
+)
+def test_impossible_values_are_refused_in_one_line(config, words):
+    with pytest.raises(InputError) as caught:
+        study.check(config)
+    line = str(caught.value)
+    assert "\n" not in line
+    for word in words:
+        assert word in line
+
+
+def every_key(schema, path=""):
+    for name, inner in schema.get("properties", {}).items():
+        yield f"{path}.{name}", inner
+        yield from every_key(inner, f"{path}.{name}")
+        yield from every_key(inner.get("items", {}), f"{path}.{name}[]")
+        if isinstance(inner.get("additionalProperties"), dict):
+            yield from every_key(inner["additionalProperties"], f"{path}.{name}.*")
+
+
+def test_every_key_of_the_schema_has_a_description():
+    keys = list(every_key(SCHEMA))
+    assert len(keys) > 30
+    assert [path for path, inner in keys if len(inner.get("description", "")) < 10] == []
+
+
+def test_datasets_of_different_sampling_never_share_a_folder():
+    text = {"name": "x", "source": "enwik8", "cut": "bytes", "sampling": "head"}
+    variants = [
+        text,
+        text | {"sampling": "spread"},
+        text | {"sampling": "spread", "seed": 7},
+        text | {"range": [0, 100]},
+        text | {"source": "random"},
+        {"name": "x", "source": "enwik8", "cut": "image", "patches": "crop", "sampling": "head"},
+        {"name": "x", "source": "enwik8", "cut": "image", "patches": "all", "sampling": "head"},
+        {"name": "x", "source": "enwik8", "cut": "speech", "sampling": "head"},
+        {"name": "x", "source": "enwik8", "cut": "speech", "sampling": "head", "rate": 8000},
+        {"name": "x", "source": "enwik8", "cut": "speech", "sampling": "head", "convert": True},
+    ]
+    keys = [study.dataset({"modalities": [v], "chunks": n, "chunk_bytes": 2048}, "x") for v in variants for n in (4, 8)]
+    assert len(set(keys)) == 2 * len(variants)
+
+
+def test_the_environments_repeat_the_pins_of_the_requirements():
+    pins = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
+    repeated = set()
+    for path in (ROOT / "envs").glob("*.yaml"):
+        packages = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
+        assert set(packages) <= pins, path
+        repeated |= set(packages)
+    assert pins - repeated == {"snakemake==9.27.1"}

@@ -1,0 +1,212 @@
+"""The pipeline as a person runs it: job counts by dry run, one tiny study from end to end, kills and reruns."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+MODELS = ["ladder-64k", "ladder-141k", "ladder-331k"]
+STEPS = [75, 300, 1200]
+TINY = {
+    "study": "tiny",
+    "chunks": 2,
+    "chunk_bytes": 256,
+    "modalities": [{"name": "prose", "source": "notes", "cut": "bytes", "sampling": "head"}],
+    "models": [{"name": m, "folder": "data/ladder/{name}/step{step}", "tokenizer": "ladder"} for m in MODELS],
+    "steps": STEPS,
+    "sources": {"notes": {"licence": "ours", "folder": "notes", "pattern": "*.txt"}},
+}
+ONE = "results/tiny/cells/prose/ladder-141k/step300.json"
+
+
+def run(folder, *arguments, **options):
+    command = [SNAKEMAKE, "--cores", "8", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, **options)
+
+
+def jobs(output):
+    """Rule to number of jobs, from the table that Snakemake prints."""
+    table = re.search(r"^job +count\n[- ]+\n(.*?)^total", output, re.S | re.M)
+    return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())} if table else {}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the files that git knows, as a fresh clone has them, with a small study of its own."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("It was the best of times, it was the worst of times. " * 20)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return folder
+
+
+def test_the_embedded_study_has_exactly_these_jobs(clone):
+    assert jobs(run(clone, "-n").stdout) == {
+        "fetch": 4,
+        "shard": 4,
+        "tokenize": 4,
+        "compress": 100,
+        "table": 1,
+        "fit": 4,
+        "figure": 1,
+        "all": 1,
+    }
+
+
+def test_one_cell_by_its_path_needs_exactly_its_chain(clone):
+    path = "results/embedded/cells/image/ladder-331k/step600.json"
+    assert jobs(run(clone, "-n", path).stdout) == {"fetch": 1, "shard": 1, "tokenize": 1, "compress": 1}
+
+
+def test_the_ladder_is_trained_by_its_own_target(clone):
+    assert jobs(run(clone, "-n", "ladder").stdout) == {
+        "fetch": 1,
+        "ladder_tokenizer": 1,
+        "ladder_model": 5,
+        "ladder": 1,
+    }
+
+
+def test_a_wrong_config_is_one_clear_line_and_nothing_runs(clone):
+    ran = run(clone, "-n", "--config", "chunkz=3")
+    assert ran.returncode != 0
+    assert "config: (top level): unknown key 'chunkz'; allowed: chunk_bytes, chunks," in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(clone):
+    """The tiny study: killed without warning while cells are at work, then run again to the end."""
+    process = subprocess.Popen(
+        [SNAKEMAKE, "--cores", "8", "--configfile", "tiny.yaml"],
+        cwd=clone,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(clone.glob("results/tiny/cells/prose/*/*.json")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in clone.glob("results/tiny/cells/prose/*/*.json")}
+    for path in done:
+        json.loads(path.read_text())
+        pq.read_table(path.with_suffix(".parquet"))
+    unlock = subprocess.run([sys.executable, "workflow/unlock.py"], cwd=clone, capture_output=True, text=True)
+    assert unlock.returncode == 0, unlock.stderr
+    assert "cleared the lock" in unlock.stdout
+    ran = run(clone, "--configfile", "tiny.yaml", "--rerun-incomplete")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return clone
+
+
+def test_a_killed_run_is_finished_by_the_next_one(finished):
+    cells = pd.read_csv(finished / "results/tiny/tables/cells.csv")
+    assert list(zip(cells["model"], cells["step"], strict=True)) == [(m, s) for m in MODELS for s in STEPS]
+    for kind in ("svg", "pdf", "png"):
+        assert (finished / f"results/tiny/figures/scaling.{kind}").stat().st_size > 5000
+    assert set(json.loads((finished / "results/tiny/laws/prose.json").read_text())) == {"lossless", "published"}
+    assert not list(finished.glob("results/tiny/**/.*.tmp"))
+
+
+def test_the_table_adds_up_and_says_what_the_cells_say(finished):
+    cells = pd.read_csv(finished / "results/tiny/tables/cells.csv")
+    terms = cells.filter(like="audit_").sum(axis=1)
+    np.testing.assert_allclose(cells["cr_published"] + terms, cells["cr_lossless"], rtol=0, atol=1e-12)
+    about = json.loads((finished / ONE).read_text())
+    row = cells[(cells["model"] == "ladder-141k") & (cells["step"] == 300)].iloc[0]
+    assert row["cr_lossless"] == pytest.approx(about["cr_lossless"], abs=1e-12)
+    assert about["stream_bits"] / (2 * 256 * 8) == pytest.approx(about["cr_lossless"], abs=1e-12)
+    assert about["decode_check"]["passed"]
+    assert about["decode_check"]["chunks"] == 2 or about["decode_check"]["chunks"] == 1
+    grid = (finished / "results/tiny/tables/prose_lossless.md").read_text()
+    assert f"{about['cr_lossless']:.3f}" in grid
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    ran = run(finished, "--configfile", "tiny.yaml")
+    assert "Nothing to be done" in ran.stdout + ran.stderr
+
+
+def test_a_touched_module_reruns_nothing_and_an_edited_one_reruns_the_cells(finished):
+    module = finished / "workflow/bitlaw/coder.py"
+    os.utime(module)
+    ran = run(finished, "-n", "--configfile", "tiny.yaml")
+    assert "Nothing to be done" in ran.stdout + ran.stderr
+    before = module.read_text()
+    try:
+        module.write_text(before + "\n# another thought\n")
+        assert jobs(run(finished, "-n", "--configfile", "tiny.yaml").stdout)["compress"] == 9
+    finally:
+        module.write_text(before)
+
+
+def test_a_removed_cell_is_made_again_alone_and_comes_out_the_same(finished):
+    kept = json.loads((finished / ONE).read_text())
+    (finished / ONE).unlink()
+    ran = run(finished, "--configfile", "tiny.yaml", ONE)
+    assert ran.returncode == 0, ran.stderr
+    assert jobs(ran.stdout + ran.stderr) == {"compress": 1}
+    again = json.loads((finished / ONE).read_text())
+    assert again["stream_sha256"] == kept["stream_sha256"]
+
+
+def test_a_failed_job_says_why_in_its_log_and_leaves_no_result(finished):
+    weights = finished / "data/ladder/ladder-141k/step300/model.safetensors"
+    good = weights.read_bytes()
+    (finished / ONE).unlink()
+    try:
+        weights.write_bytes(b"not weights")
+        ran = run(finished, "--configfile", "tiny.yaml", ONE)
+    finally:
+        weights.write_bytes(good)
+    assert ran.returncode != 0
+    assert not (finished / ONE).exists()
+    log = (finished / "results/tiny/logs/cells/prose/ladder-141k/step300.log").read_text()
+    assert "model.safetensors: not a safetensors file; fetch it again" in log
+    assert "Traceback" in log
+    assert run(finished, "--configfile", "tiny.yaml", ONE).returncode == 0
+
+
+def test_unlock_refuses_while_a_run_is_alive(finished):
+    """Stand in for a run by a process whose name is snakemake and whose folder is this one."""
+    fake = finished / "bin" / "snakemake"
+    fake.parent.mkdir(exist_ok=True)
+    fake.write_text("import time\ntime.sleep(60)\n")
+    lock = finished / ".snakemake" / "locks" / "0.input.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("x\n")
+    process = subprocess.Popen([sys.executable, str(fake)], cwd=finished)
+    try:
+        time.sleep(0.5)
+        ran = subprocess.run([sys.executable, "workflow/unlock.py"], cwd=finished, capture_output=True, text=True)
+        assert ran.returncode != 0
+        assert str(process.pid) in ran.stderr
+        assert lock.exists()
+    finally:
+        process.kill()
+        process.wait()
+        lock.unlink()
