@@ -1,6 +1,7 @@
 """The embedded model family: it can be trained again, and it is a ladder."""
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +56,17 @@ def test_longer_trained_members_are_clearly_better_on_held_out_text():
     for model in MODELS:
         bits = validation(model)
         assert list(bits) == STEPS
-        assert all(bits[a] - bits[b] > 0.05 for a, b in zip(STEPS, STEPS[1:], strict=False)), (model, bits)
+        assert all(bits[a] - bits[b] > 0.05 for a, b in pairwise(STEPS)), (model, bits)
 
 
 def test_bigger_members_are_clearly_better_on_held_out_text():
     last = [validation(model)[STEPS[-1]] for model in MODELS]
-    assert all(a - b > 0.05 for a, b in zip(last, last[1:], strict=False)), last
+    assert all(a - b > 0.05 for a, b in pairwise(last)), last
 
 
 def test_sizes_are_geometric_and_the_files_small():
     sizes = [checkpoints.describe(LADDER / model / f"step{STEPS[-1]}")["params_total"] for model in MODELS]
-    ratios = [b / a for a, b in zip(sizes, sizes[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(sizes)]
     assert all(2.1 < ratio < 2.6 for ratio in ratios)
     assert sum(path.stat().st_size for path in LADDER.rglob("*") if path.is_file()) < 40e6
 
