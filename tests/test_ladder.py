@@ -61,7 +61,7 @@ def test_longer_trained_members_are_clearly_better_on_held_out_text():
 
 def test_bigger_members_are_clearly_better_on_held_out_text():
     last = [validation(model)[STEPS[-1]] for model in MODELS]
-    assert all(a - b > 0.05 for a, b in pairwise(last)), last
+    assert all(a - b > 0.03 for a, b in pairwise(last)), last
 
 
 def test_sizes_are_geometric_and_the_files_small():
