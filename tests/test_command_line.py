@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+
 from bitlaw import __main__ as command_line
 from bitlaw import codec
-from tokenizers import Tokenizer
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 
