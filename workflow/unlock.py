@@ -27,5 +27,7 @@ if __name__ == "__main__":
     if any((here / ".snakemake" / "locks").glob("*.lock")):
         if pids := alive(here):
             sys.exit(f"a run is alive in {here} (process {pids[0]}): wait for it, or stop it with kill -INT {pids[0]}")
-        subprocess.run([Path(sys.executable).with_name("snakemake"), "--unlock"], check=True, capture_output=True)
+        subprocess.run(
+            [Path(sys.executable).with_name("snakemake"), "--unlock", "--cores", "1"], check=True, capture_output=True
+        )
         print("cleared the lock of a run that was killed")
