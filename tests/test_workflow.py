@@ -167,7 +167,7 @@ def test_a_touched_module_reruns_nothing_and_an_edited_one_reruns_the_cells(fini
 def test_a_removed_cell_is_made_again_alone_and_comes_out_the_same(finished):
     kept = json.loads((finished / ONE).read_text())
     (finished / ONE).unlink()
-    ran = run(finished, "--configfile", "tiny.yaml", ONE)
+    ran = run(finished, ONE, "--configfile", "tiny.yaml")
     assert ran.returncode == 0, ran.stderr
     assert jobs(ran.stdout + ran.stderr) == {"compress": 1}
     again = json.loads((finished / ONE).read_text())
@@ -180,7 +180,7 @@ def test_a_failed_job_says_why_in_its_log_and_leaves_no_result(finished):
     (finished / ONE).unlink()
     try:
         weights.write_bytes(b"not weights")
-        ran = run(finished, "--configfile", "tiny.yaml", ONE)
+        ran = run(finished, ONE, "--configfile", "tiny.yaml")
     finally:
         weights.write_bytes(good)
     assert ran.returncode != 0
@@ -188,7 +188,7 @@ def test_a_failed_job_says_why_in_its_log_and_leaves_no_result(finished):
     log = (finished / "results/tiny/logs/cells/prose/ladder-141k/step300.log").read_text()
     assert "model.safetensors: not a safetensors file; fetch it again" in log
     assert "Traceback" in log
-    assert run(finished, "--configfile", "tiny.yaml", ONE).returncode == 0
+    assert run(finished, ONE, "--configfile", "tiny.yaml").returncode == 0
 
 
 def test_unlock_refuses_while_a_run_is_alive(finished):
