@@ -1,10 +1,12 @@
 """The stream: every byte comes back, and what is damaged or foreign raises and decodes to nothing else."""
 
 import time
+import zlib
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -225,6 +227,84 @@ def test_a_chunk_above_the_limit_is_not_encoded(one_shot):
     data = bytes(codec.LARGEST_CHUNK + 1)
     with pytest.raises(InputError, match="holds chunks of up to"):
         codec.encode([data], [scoring.Scores(*np.ones((4, 1)))])
+
+
+# --- a decoder written from docs/format.md, in plain integers ---------------------------------------------------
+
+
+def documented_frequencies(row):
+    y = np.maximum((row - row.max()) * np.array(0x3FB8AA3B, np.uint32).view(np.float32), np.float32(-60))
+    k = np.trunc(y - np.float32(0.5)).astype(np.int64)
+    f = y - k.astype(np.float32)
+    p, *rest = np.array(
+        [0x39218489, 0x3AAEC3FF, 0x3C1D955B, 0x3D635847, 0x3E75FDF0, 0x3F317218, 0x3F800000], np.uint32
+    ).view(np.float32)
+    for a in rest:
+        p = p * f + a
+    return [int(w) + 1 for w in (np.trunc(p * np.float32(2**24)).astype(np.int64) << 14) >> -k >> 12]
+
+
+class DocumentedCoder:
+    def __init__(self, data):
+        self.data, self.at, self.span = data.ljust(8, b"\0"), 8, 2**64 - 1
+        self.code = int.from_bytes(self.data[:8], "big")
+
+    def symbol(self, frequencies):
+        """The next symbol, of those with these frequencies."""
+        total, start, found = sum(frequencies), 0, 0
+        unit = self.span // total
+        while start + frequencies[found] <= min(self.code // unit, total - 1):
+            start += frequencies[found]
+            found += 1
+        self.code, self.span = self.code - unit * start, unit * frequencies[found]
+        while self.span < 2**56:
+            byte = self.data[self.at] if self.at < len(self.data) else 0
+            self.code, self.span, self.at = self.code * 256 + byte, self.span * 256, self.at + 1
+        return found
+
+
+def documented_chunks(stream, model, spelling):
+    at = 0
+
+    def take(n):
+        nonlocal at
+        at += n
+        return stream[at - n : at]
+
+    def varint():
+        byte = take(1)[0]
+        return byte if byte < 128 else byte - 128 + 128 * varint()
+
+    assert take(5) == b"blaw\x01"
+    take(64), take(varint()), take(9), take(varint()), take(varint()), varint()
+    for _ in range(varint()):
+        count, size, length = varint(), varint(), varint()
+        check, coded = int.from_bytes(take(4), "little"), DocumentedCoder(take(length))
+        bits, counters = [], {}
+        flag = coded.symbol([1, 1]) if size else 0
+        for i in range(size if flag else 0):
+            c = 4 * (i % 2) + 2 * (bits[i - 1] if i else 0) + (bits[i - 2] if i > 1 else 0)
+            counter = counters.setdefault(c, [1, 1])
+            bits.append(coded.symbol(counter))
+            counter[bits[-1]] += 2
+        ids, half = [], model.context // 2
+        for i in range(count):
+            begin = 0 if i < model.context else half * ((i - model.context) // half + 1)
+            logits = np.zeros(model.vocabulary, np.float32)
+            if i:
+                logits = model.head(model.hidden(torch.tensor([ids[begin:i]]))[0, -1:])[0].numpy()
+            ids.append(coded.symbol(documented_frequencies(logits) if i else [1] * model.vocabulary))
+        text = b"".join(spelling[t] for t in ids)
+        assert len(text) == size
+        chunk = bytes(c + 128 * b for c, b in zip(text, bits or [0] * size, strict=True))
+        assert zlib.crc32(chunk) == check
+        yield chunk
+
+
+def test_a_decoder_written_from_the_documentation_decodes(one_shot, chunks):
+    some = [*chunks[:3], chunks[7][:500], chunks[6], chunks[3][:60]]
+    assert max(map(len, one_shot.ids(some))) > 1.5 * one_shot.model.context  # the third window
+    assert list(documented_chunks(one_shot.stream(some), one_shot.model, one_shot.spelling)) == some
 
 
 # --- damage -----------------------------------------------------------------------------------------------------

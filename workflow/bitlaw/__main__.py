@@ -10,7 +10,6 @@ from bitlaw import InputError
 from bitlaw.atomic import replacing
 
 CHUNK = 2048
-FILE_BATCH = 64
 
 
 def _arguments():
@@ -28,30 +27,27 @@ def _arguments():
     return parser.parse_args()
 
 
-def _open(arguments, precision):
-    """(model, header's hashes, tokenizer, spelling) for the folder given."""
-    import torch
-
-    from bitlaw import checkpoints, tokens
-
-    torch.set_num_threads(arguments.threads)
-    tokenizer, spelling, sha256 = tokens.open_tokenizer(arguments.tokenizer or arguments.model / "tokenizer.json")
-    model = checkpoints.load(arguments.model, precision)
-    return model, (checkpoints.describe(arguments.model)["weights_sha256"], sha256), tokenizer, spelling
+def _tokenizer(arguments):
+    return arguments.tokenizer or arguments.model / "tokenizer.json"
 
 
 def compress(arguments):
-    from bitlaw import ascii, codec, scoring, tokens
+    import torch
 
+    from bitlaw import ascii, checkpoints, codec, scoring, tokens
+
+    torch.set_num_threads(arguments.threads)
     data = _read(arguments.file)
-    model, hashes, tokenizer, spelling = _open(arguments, arguments.precision)
+    tokenizer, spelling, tokenizer_sha256 = tokens.open_tokenizer(_tokenizer(arguments))
+    model = checkpoints.load(arguments.model, arguments.precision)
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
     ids = tokens.encode(tokenizer, spelling, [ascii.to_ascii(chunk) for chunk in chunks])
     if max((int(i.max()) for i in ids), default=0) >= model.vocabulary:
         raise InputError(
             f"{arguments.model}: knows {model.vocabulary} tokens, the tokenizer more: give the model's own"
         )
-    header = codec.header(model, *hashes, arguments.precision)
+    weights = checkpoints.describe(arguments.model)["weights_sha256"]
+    header = codec.header(model, weights, tokenizer_sha256, arguments.precision)
     if header.mode == "invariant":
         records = codec.encode(chunks, scoring.score(model, ids, 1 << 13, arguments.file.name))
     else:
@@ -65,15 +61,14 @@ def compress(arguments):
 
 
 def decompress(arguments):
+    import torch
+
     from bitlaw import codec
 
     if not arguments.output and arguments.file.suffix != ".blaw":
         raise InputError(f"{arguments.file}: does not end in .blaw; say where to write with --output")
-    header, records = codec.unpack(_read(arguments.file))
-    model, hashes, _, spelling = _open(arguments, header.precision)
-    if records:
-        codec.check_header(model, codec.header(model, *hashes, header.precision, header.mode), header)
-    data = b"".join(codec.decode(model, spelling, records, header.batch or min(FILE_BATCH, max(1, len(records)))))
+    torch.set_num_threads(arguments.threads)
+    data = codec.restore(_read(arguments.file), arguments.model, _tokenizer(arguments))
     target = arguments.output or arguments.file.with_suffix("")
     with replacing(target) as temporary:
         temporary.write_bytes(data)

@@ -3,13 +3,11 @@
 import hashlib
 import json
 import logging
-import os
+import multiprocessing
 import platform
 import resource
-import subprocess
-import sys
-import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +21,9 @@ from bitlaw.atomic import replacing
 
 log = logging.getLogger("bitlaw")
 
+THREADS = 2
+DECODE_THREADS = 1  # another number than the encoder's, and the better one for a step's many small products
+
 
 def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precision, device, verify, tokens_at_a_time):
     """Score and code every chunk with the checkpoint in `folder`; write `out`.parquet and `out`.json.
@@ -32,8 +33,23 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
     copied there. Raises InputError for inputs that do not belong together, and
     RuntimeError when the stream does not decode to the same bytes: then nothing is written.
     """
-    threads = 2  # the decode check runs on another number: one, which suits its many small products
-    torch.set_num_threads(threads)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as decoder:
+        # now, while this process has computed nothing: the kernels' threads do not survive a fork
+        decoder.submit(torch.set_num_threads, DECODE_THREADS).result()
+        torch.set_num_threads(THREADS)
+        rows, provenance = _compress(
+            folder, tokenizer, shard_folder, token_file, precision, device, verify, tokens_at_a_time, decoder
+        )
+    provenance = {**labels, **provenance}
+    out = Path(out)
+    with replacing(out.with_name(out.name + ".parquet")) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+    with replacing(out.with_name(out.name + ".json")) as temporary:
+        temporary.write_text(json.dumps(provenance, indent=1) + "\n")
+    return provenance
+
+
+def _compress(folder, tokenizer, shard_folder, token_file, precision, device, verify, tokens_at_a_time, decoder):
     started = time.perf_counter()
     chunks = [bytes(row) for row in shards.read(shard_folder)]
     ids, token_bytes, tokenizer_sha256 = tokens.read(token_file)
@@ -75,22 +91,17 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
     stream = codec.pack(header, records)
     result = accounting.cell(rows)
     spread = np.unique(np.linspace(0, len(chunks) - 1, verify).round().astype(int))
-    check = decode_check(
-        model,
-        header,
-        folder,
-        tokenizer,
-        [chunks[i] for i in spread],
-        [records[i] for i in spread],
-        [ids[i] for i in spread],
-        precision,
-        threads,
-    )
+    verified_chunks, verified_records, verified_ids = ([of[i] for i in spread] for of in (chunks, records, ids))
+    sizes = {}
+    if header.mode == "lockstep":
+        verified_records, sizes = lockstep_records(model, verified_chunks, verified_records, verified_ids)
+    decoded = decoder.submit(codec.restore, codec.pack(header, verified_records), folder, tokenizer).result()
+    if decoded != b"".join(verified_chunks):
+        raise RuntimeError("decode check failed: the stream decodes to other bytes")
     verified = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = verified - started
-    provenance = {
-        **labels,
+    return rows, {
         **result,
         **about,
         "tokenizer_sha256": tokenizer_sha256,
@@ -110,60 +121,35 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
         "bytes_per_second": round(sum(map(len, chunks)) / (coded - loaded), 1),
         "tokens_per_second": round(sum(map(len, ids)) / (coded - loaded), 1),
         "peak_memory_bytes": peak,
-        "decode_check": {**check, "chunk_numbers": spread.tolist()},
+        "decode_check": {
+            "chunks": len(spread),
+            "chunk_numbers": spread.tolist(),
+            "passed": True,
+            "threads": DECODE_THREADS,
+            "batch": header.batch or min(codec.DECODE_BATCH, len(spread)),
+            **sizes,
+        },
         "device": device,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "instructions": header.instructions,
-            "threads": threads,
+            "threads": THREADS,
         },
         "versions": {name: version(name) for name in ("torch", "numpy", "numba", "tokenizers", "safetensors")}
         | {"python": platform.python_version()},
     }
-    out = Path(out)
-    with replacing(out.with_name(out.name + ".parquet")) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows), temporary)
-    with replacing(out.with_name(out.name + ".json")) as temporary:
-        temporary.write_text(json.dumps(provenance, indent=1) + "\n")
-    return provenance
 
 
-def decode_check(model, header, folder, tokenizer, chunks, records, ids, precision, threads):
-    """Decode `records` in a fresh process and compare with `chunks`; returns what was done, or raises RuntimeError.
+def lockstep_records(model, chunks, records, ids):
+    """The chunks coded by steps, as a decoder can read them, and both sizes; RuntimeError when these differ.
 
-    On the invariant path the other process uses another batch size and thread count. In lock-step the chunks are
-    coded again by steps, and their size must agree with the one-shot records within 0.01 %.
+    0.01 % and a byte a chunk are allowed between the one-shot `records` and those.
     """
-    sizes = {}
-    if header.mode == "lockstep":
-        one_shot = sum(len(r.coded) for r in records)
-        records = codec.encode_lockstep(model, chunks, ids)
-        by_steps = sum(len(r.coded) for r in records)
-        sizes = {"one_shot_bytes": one_shot, "lockstep_bytes": by_steps}
-        if abs(by_steps - one_shot) > max(1e-4 * one_shot, len(records)):
-            raise RuntimeError(
-                f"lock-step coding takes {by_steps} bytes, one-shot scoring says {one_shot}: the model's two passes "
-                "differ by more than 0.01 %; try precision fp32"
-            )
-        other_threads = threads
-    else:
-        other_threads = 1
-    with tempfile.TemporaryDirectory() as scratch:
-        stream, back = Path(scratch) / "chunks.blaw", Path(scratch) / "chunks"
-        stream.write_bytes(codec.pack(header, records))
-        command = [sys.executable, "-m", "bitlaw", "decompress", stream, "--model", folder, "--output", back]
-        command += ["--tokenizer", tokenizer, "--threads", other_threads]
-        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path}
-        ran = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
-        if ran.returncode:
-            raise RuntimeError(f"decode check failed: {ran.stderr.strip().splitlines()[-1:] or ran.returncode}")
-        if back.read_bytes() != b"".join(chunks):
-            raise RuntimeError("decode check failed: the stream decodes to other bytes")
-    return {
-        "chunks": len(chunks),
-        "passed": True,
-        "threads": other_threads,
-        "batch": header.batch or len(chunks),
-        **sizes,
-    }
+    by_steps = codec.encode_lockstep(model, chunks, ids)
+    one_shot_bytes, lockstep_bytes = (sum(len(r.coded) for r in some) for some in (records, by_steps))
+    if abs(lockstep_bytes - one_shot_bytes) > max(1e-4 * one_shot_bytes, len(records)):
+        raise RuntimeError(
+            f"lock-step coding takes {lockstep_bytes} bytes, one-shot scoring says {one_shot_bytes}: the model's two "
+            "passes differ by more than 0.01 %; try precision fp32"
+        )
+    return by_steps, {"one_shot_bytes": one_shot_bytes, "lockstep_bytes": lockstep_bytes}

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bitlaw import InputError, ascii, coder, plane, scoring
+from bitlaw import InputError, ascii, checkpoints, coder, plane, scoring, tokens
 
 MAGIC = b"blaw"
 VERSION = 1
 MODES = ("invariant", "lockstep")
 LOCKSTEP_BATCH = 8
+DECODE_BATCH = 64  # of the invariant mode: any number gives the same bytes
 LARGEST_CHUNK = 1 << 20  # bytes: bounds what a damaged stream can make a decoder allocate
 ANSWER_LENGTH = 300  # crosses a block of keys
 
@@ -103,16 +104,17 @@ def invariant(model):
         for count in {1, 2, threads}:
             torch.set_num_threads(count)
             for batch in (1, 2, 5):
+                cache, past = model.new_cache(batch, length), 0
                 for start in starts:
-                    cache = model.new_cache(batch, length)
-                    if start:
-                        model.hidden(ids[:batch, :start], cache, 0)
+                    if start > past:
+                        model.hidden(ids[:batch, past:start], cache, past)
                     for i in (start, start + 1):
                         state = model.hidden(ids[:batch, i : i + 1], cache, i)[:, 0]
                         if not torch.equal(state, expected[:batch, i]):
                             return False
                         if not torch.equal(model.head(state), logits[:batch, i]):
                             return False
+                    past = start + 2
     finally:
         torch.set_num_threads(threads)
     return True
@@ -175,8 +177,8 @@ def encode_lockstep(model, chunks, ids):
         group = ids[first : first + LOCKSTEP_BATCH]
         counts = [len(g) for g in group]
         table = np.zeros((LOCKSTEP_BATCH, max(counts)), dtype=np.int64)
-        for row, tokens in enumerate(group):
-            table[row, : len(tokens)] = tokens
+        for row, own in enumerate(group):
+            table[row, : len(own)] = own
         found = [np.empty((3, n), dtype=np.uint64) for n in counts]
         for row, n in enumerate(counts):
             if n:
@@ -323,3 +325,17 @@ def unpack(stream):
     if header.batch not in (range(1, 1025) if header.mode == "lockstep" else (0,)):
         raise CorruptStream(f"{header.mode} batch {header.batch}; the stream is damaged")
     return header, records
+
+
+def restore(stream, folder, tokenizer):
+    """The bytes that `stream` was made from, decoded with the checkpoint in `folder` and the file `tokenizer`.
+
+    Raises CorruptStream, or InputError when the checkpoint or this machine is not the one it was made with.
+    """
+    found, records = unpack(stream)
+    _, spelling, sha256 = tokens.open_tokenizer(tokenizer)
+    model = checkpoints.load(folder, found.precision)
+    if records:
+        weights = checkpoints.describe(folder)["weights_sha256"]
+        check_header(model, header(model, weights, sha256, found.precision, found.mode), found)
+    return b"".join(decode(model, spelling, records, found.batch or min(DECODE_BATCH, max(1, len(records)))))

@@ -33,7 +33,7 @@ MARKERS = "osD^vPX<>*"
 DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 GREY = "0.45"
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8}
-PANEL = (2.75, 2.65)  # inches
+PANEL = (3.2, 2.65)  # inches
 SMALL = 7  # points
 
 
@@ -150,9 +150,11 @@ def _ticks(panel, sizes):
 
 
 def _short(number):
-    """64000 -> 64k, 1.4e9 -> 1.4B; below ten thousand as it is."""
+    """64123 -> 64k, 1.41e9 -> 1.4B; below ten thousand as it is."""
     unit, name = next(((u, n) for u, n in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if number >= max(u, 1e4)), (1, ""))
-    return f"{number / unit:.3g}{name}" if name else f"{number:g}"
+    if not name:
+        return f"{number:g}"
+    return f"{number / unit:.0f}{name}" if number >= 9.95 * unit else f"{number / unit:.2g}{name}"
 
 
 def _title(panel, modality, law, is_null):
@@ -210,13 +212,14 @@ def _label_ends(panel, ends, styles):
     offsets = gap * np.arange(len(steps))
     heights = isotonic_regression(tips[:, 1] - offsets).x
     heights = np.clip(heights, box.y0 + gap, box.y1 - gap * (len(steps) + 1)) + offsets
-    left = tips[0, 0] + 0.07 * box.width
+    left = tips[0, 0] + 0.06 * box.width
     inverse = panel.transData.inverted()
     written = {"fontsize": SMALL, "va": "center_baseline", "zorder": 4, "bbox": WHITE}
     for step, tip, height in zip(steps, tips, heights, strict=True):
         colour = styles[step][0]
-        line = inverse.transform([(tip[0] + 3.5 * points, tip[1]), (left - points, height)])
-        panel.plot(*line.T, color=colour, linewidth=0.5, zorder=2)
+        if abs(height - tip[1]) > 2 * points:  # a level leader would look like a minus sign
+            line = inverse.transform([(tip[0] + 3.5 * points, tip[1]), (left - points, height)])
+            panel.plot(*line.T, color=colour, linewidth=0.5, zorder=2)
         panel.text(*inverse.transform((left, height)), _short(step), color=colour, **written)
     panel.text(*inverse.transform((left, heights[-1] + 1.15 * gap)), "step $S$", color=GREY, **written)
 

@@ -115,8 +115,9 @@ class NeoX:
         count = query.shape[2]
         if count < ROWS:
             query = torch.cat((query, query[:, :, -1:].expand(-1, -1, ROWS - count, -1)), 2)
-        scores = query @ keys[:, :, : span.keys].transpose(-1, -2) * self.size**-0.5
-        weights = scores.masked_fill_(span.masked, float("-inf")).softmax(-1, dtype=torch.float32).to(self.dtype)
+        scores = (query * self.size**-0.5) @ keys[:, :, : span.keys].transpose(-1, -2)
+        scores[..., span.seen :].masked_fill_(span.masked, float("-inf"))
+        weights = scores.softmax(-1, dtype=torch.float32).to(self.dtype)
         out = weights[..., :KEYS] @ values[:, :, :KEYS]
         for i in range(KEYS, span.keys, KEYS):
             out += weights[..., i : i + KEYS] @ values[:, :, i : i + KEYS]
@@ -134,12 +135,15 @@ class NeoX:
 
 
 class _Span:
-    """Queries [first, last) of a pass, the keys they may need, and which of those each must not see."""
+    """Queries [first, last) of a pass, the keys they may need, and which of those after `seen` each must not see."""
 
     def __init__(self, past, first, last, device):
         self.first, self.last, self.keys = first, last, _padded(past + last)
-        position = torch.arange(past + first, past + max(last, first + ROWS), device=device).clamp(max=past + last - 1)
-        self.masked = torch.arange(self.keys, device=device) > position[:, None]
+        self.seen = past + first
+        position = torch.arange(self.seen, self.seen + max(last - first, ROWS), device=device).clamp(
+            max=past + last - 1
+        )
+        self.masked = torch.arange(self.seen, self.keys, device=device) > position[:, None]
 
 
 def _padded(length):
