@@ -25,7 +25,7 @@ from bitlaw import ascii, codec, coder, scoring, sources, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 CHUNK = 2048  # bytes
-TOKENS_AT_A_TIME = 8192
+TOKENS_AT_A_TIME = 4096  # as in config.yaml
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -172,7 +172,7 @@ def main():
     parser.add_argument("--model", type=Path, default=ROOT / "data/ladder/ladder-331k/step1200", help="ladder folder")
     parser.add_argument("--tokenizer", type=Path, help="20B_tokenizer.json; fetched when not given")
     parser.add_argument("--text", type=Path, default=ROOT / "data/raw/enwik8/enwik8", help="file to compress")
-    parser.add_argument("--chunks", type=int, default=8, help="how many chunks of 2048 bytes, from the file's start")
+    parser.add_argument("--chunks", type=int, default=16, help="how many chunks of 2048 bytes, from the file's start")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
     given = parser.parse_args()
     with open(given.text, "rb") as file:

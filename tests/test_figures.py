@@ -102,7 +102,7 @@ def test_labels_of_meeting_curves_keep_apart():
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(75, "75"), (1200, "1200"), (143e3, "143k"), (1.9e6, "1.9M"), (1.41e9, "1.41B")]
+    ("number", "text"), [(75, "75"), (1200, "1200"), (143e3, "143k"), (1.9e6, "1.9M"), (1.41e9, "1.4B")]
 )
 def test_short_numbers(number, text):
     assert figures._short(number) == text

@@ -7,6 +7,7 @@ logits give equal intervals on every machine.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ def _part(row, top, first, last):
     return weight, fine
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _intervals(logits, bits, targets, starts, frequencies, totals, lengths):
     """Fill the last four arrays for each row; returns the number of a row that is not finite, or -1."""
     scale = 2.0**38
@@ -162,8 +163,9 @@ def first_token(token, vocabulary):
 def score(model, chunks, tokens_at_a_time, what="score"):
     """Scores of every chunk of token ids (int arrays), in the order given.
 
-    Windows are sorted by length and pass through the model in batches of at most `tokens_at_a_time` tokens
-    (at least one window each), padded to the batch's longest.
+    Windows are sorted by length and pass through the model in batches, padded to the batch's longest. On the CPU each
+    of torch's threads takes batches of its own, which wastes less than sharing every small operation; together the
+    batches hold at most `tokens_at_a_time` tokens (at least one window each).
     """
     found = [
         tuple(np.empty(len(ids), dtype=t) for t in (np.uint64, np.uint64, np.uint64, np.float64)) for ids in chunks
@@ -174,24 +176,49 @@ def score(model, chunks, tokens_at_a_time, what="score"):
                 array[0] = value
     todo = [(c, w) for c, ids in enumerate(chunks) for w in windows(len(ids), model.context)]
     todo.sort(key=lambda item: item[1].end - item[1].begin)
-    total = sum(w.end - w.begin for _, w in todo)
-    buffer = torch.empty((HEAD_ROWS, model.vocabulary), dtype=torch.float32, device=model.device)
-    done, at = 0, progress(what, total, "tokens")
+    threads = torch.get_num_threads()
+    workers = threads if model.device.type == "cpu" else 1
+    batches = []
     while todo:
         longest = todo[-1][1].end - todo[-1][1].begin
-        size = max(1, tokens_at_a_time // longest)
-        batch, todo = todo[-size:], todo[:-size]
-        ids = np.zeros((len(batch), longest), dtype=np.int64)
-        for row, (c, w) in enumerate(batch):
-            ids[row, : w.end - w.begin] = chunks[c][w.begin : w.end]
-        states = model.hidden(torch.from_numpy(ids))
-        for state, (c, w) in zip(states, batch, strict=True):
-            # the state at position i - 1 predicts the token at i
-            for i in range(w.first, w.end, HEAD_ROWS):
-                last = min(i + HEAD_ROWS, w.end)
-                logits = model.head(state[i - 1 - w.begin : last - 1 - w.begin], buffer)
-                for array, values in zip(found[c], intervals(logits.cpu().numpy(), chunks[c][i:last]), strict=True):
-                    array[i:last] = values
-            done += w.end - w.begin
-            at(done)
+        size = max(1, min(tokens_at_a_time // workers // longest, len(todo) // (2 * workers)))  # the last ones small
+        batches.append(todo[-size:])
+        todo = todo[:-size]
+    buffers = [
+        torch.empty((HEAD_ROWS, model.vocabulary), device=model.device) for _ in range(min(workers, len(batches)))
+    ]
+    done, at = 0, progress(what, sum(w.end - w.begin for batch in batches for _, w in batch), "tokens")
+    try:
+        if workers > 1:
+            torch.set_num_threads(1)
+        with ThreadPoolExecutor(workers) as pool:
+            running = [pool.submit(_score_batch, model, chunks, found, batch, buffers) for batch in batches]
+            try:
+                for finished in as_completed(running):
+                    done += finished.result()
+                    at(done)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(threads)
     return [Scores(*arrays) for arrays in found]
+
+
+def _score_batch(model, chunks, found, batch, buffers):
+    """Fill `found` for the windows of `batch`; returns how many tokens passed through the model."""
+    longest = max(w.end - w.begin for _, w in batch)
+    ids = np.zeros((len(batch), longest), dtype=np.int64)
+    for row, (c, w) in enumerate(batch):
+        ids[row, : w.end - w.begin] = chunks[c][w.begin : w.end]
+    states = model.hidden(torch.from_numpy(ids))
+    buffer = buffers.pop()
+    for state, (c, w) in zip(states, batch, strict=True):
+        # the state at position i - 1 predicts the token at i
+        for i in range(w.first, w.end, HEAD_ROWS):
+            last = min(i + HEAD_ROWS, w.end)
+            logits = model.head(state[i - 1 - w.begin : last - 1 - w.begin], buffer)
+            for array, values in zip(found[c], intervals(logits.cpu().numpy(), chunks[c][i:last]), strict=True):
+                array[i:last] = values
+    buffers.append(buffer)
+    return sum(w.end - w.begin for _, w in batch)
