@@ -48,7 +48,7 @@ def test_the_three_files_are_what_they_say_and_nothing_else_is_left(drawn):
     assert sorted(path.name for path in drawn.iterdir()) == ["scaling.pdf", "scaling.png", "scaling.svg"]
     assert (drawn / "scaling.pdf").read_bytes().startswith(b"%PDF")
     height, width, _ = imread(drawn / "scaling.png").shape
-    assert (width, height) == (round((3 * 2.75 + 0.4) * 200), round((2 * 2.65 + 0.3) * 200))
+    assert (width, height) == (round((3 * figures.PANEL[0] + 0.4) * 200), round((2 * figures.PANEL[1] + 0.3) * 200))
 
 
 def test_bytes_repeat(study, drawn, tmp_path):

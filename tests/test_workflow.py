@@ -164,6 +164,26 @@ def test_a_removed_cell_is_made_again_alone_and_comes_out_the_same(finished):
     assert again["stream_sha256"] == kept["stream_sha256"]
 
 
+def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(finished):
+    (finished / ONE).unlink()
+    log = finished / "results/mine/logs/cells/prose/ladder-141k/step300.log"
+    log.unlink()
+    command = [SNAKEMAKE, "--cores", "8", ONE, "--configfile", "mine.yaml"]
+    process = subprocess.Popen(command, cwd=finished, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not log.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to every process of the terminal
+    assert process.wait(timeout=120) != 0
+    assert not list((finished / ONE).parent.glob(".*"))
+    if (finished / ONE).exists():  # a library that is being loaded may swallow the signal; then the job ends by itself
+        json.loads((finished / ONE).read_text())
+    again = run(finished, ONE, "--configfile", "mine.yaml", "--rerun-incomplete")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((finished / ONE).read_text())["decode_check"]["passed"]
+
+
 def test_a_failed_job_says_why_in_its_log_and_leaves_no_result(finished):
     weights = finished / "data/ladder/ladder-141k/step300/model.safetensors"
     good = weights.read_bytes()

@@ -1,0 +1,120 @@
+"""Cells outside Snakemake, each in a new process: both modes, lower precisions, and checks that fail."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bitlaw import ascii, shards, tokens
+
+WORKFLOW = Path(__file__).parents[1] / "workflow"
+CHUNKS, SIZE = 3, 512
+SCRIPT = """
+import json, sys
+from bitlaw import cell, codec
+{before}
+cell.compress(**json.loads(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, passage, neox_folder):
+    """Shards of text, random bytes and text, and their token file."""
+    folder = tmp_path_factory.mktemp("data")
+    content = passage.encode()[:SIZE] + np.random.default_rng(0).bytes(SIZE) + passage.encode()[:SIZE][::-1]
+    (folder / "a").write_bytes(content)
+    files = [{"path": "a", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}]
+    (folder / "source.json").write_text(json.dumps({"name": "mine", "licence": "CC0", "files": files}))
+    shards.cut(folder, {"cut": "bytes", "sampling": "head", "chunks": CHUNKS}, SIZE, folder / "shards")
+    tokenizer, spelling, sha256 = tokens.open_tokenizer(neox_folder / "tokenizer.json")
+    texts = [ascii.to_ascii(chunk) for chunk in shards.read(folder / "shards")]
+    tokens.write(folder / "tokens.npz", tokens.encode(tokenizer, spelling, texts), spelling, sha256)
+    return folder
+
+
+def compress(data, model, out, before="", **changes):
+    """Run a cell; returns (process, its json or None)."""
+    given = {
+        "folder": model,
+        "tokenizer": model / "tokenizer.json",
+        "shard_folder": data / "shards",
+        "token_file": data / "tokens.npz",
+        "out": out / "step1",
+        "labels": {"modality": "text", "model": "m", "step": 1},
+        "precision": "fp32",
+        "device": "cpu",
+        "verify": 2,
+        "tokens_at_a_time": 512,
+    }
+    command = [sys.executable, "-c", SCRIPT.format(before=before), json.dumps(given | changes, default=str)]
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    about = out / "step1.json"
+    return ran, json.loads(about.read_text()) if about.exists() else None
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "mode"),
+    [
+        ("neox_folder", "fp32", "invariant"),
+        ("neox_folder", "bf16", "lockstep"),
+        ("neox_folder", "fp16", "lockstep"),
+        ("gpt2_folder", "fp32", "lockstep"),
+    ],
+)
+def test_a_cell_adds_up_and_decodes(data, tmp_path, request, model, precision, mode):
+    ran, about = compress(data, request.getfixturevalue(model), tmp_path, precision=precision)
+    assert ran.returncode == 0, ran.stderr
+    assert about["mode"] == mode and about["precision"] == precision
+    assert about["cr_lossless"] == pytest.approx(about["stream_bits"] / (8 * CHUNKS * SIZE), abs=1e-12)
+    terms = [value for name, value in about.items() if name.startswith("audit_")]
+    assert about["cr_published"] + sum(terms) == pytest.approx(about["cr_lossless"], abs=1e-12)
+    check = about["decode_check"]
+    assert check["passed"] and check["chunk_numbers"] == [0, 2] and check["threads"] != about["machine"]["threads"]
+    if mode == "lockstep":
+        assert abs(check["lockstep_bytes"] - check["one_shot_bytes"]) <= 2
+    rows = pq.read_table(tmp_path / "step1.parquet").to_pylist()
+    assert [row["bytes"] for row in rows] == [SIZE] * CHUNKS
+    assert sum(row["tokens"] for row in rows) == about["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (
+            "def empty(*a):\n    return b''\ncodec.restore = empty",
+            "decode check failed: the stream decodes to other bytes",
+        ),
+        ("def die(*a):\n    import os\n    os._exit(9)\ncodec.restore = die", "BrokenProcessPool"),
+    ],
+)
+def test_a_cell_that_does_not_decode_leaves_no_result(data, tmp_path, neox_folder, before, message):
+    ran, about = compress(data, neox_folder, tmp_path, before)
+    assert ran.returncode != 0 and about is None
+    assert message in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lockstep_size_that_disagrees_is_refused(data, tmp_path, gpt2_folder):
+    before = """
+right = codec.encode_lockstep
+def wrong(*a):
+    return [record._replace(coded=record.coded + b"123") for record in right(*a)]
+codec.encode_lockstep = wrong"""
+    ran, about = compress(data, gpt2_folder, tmp_path, before)
+    assert about is None and "the model's two passes differ by more than 0.01 %" in ran.stderr
+
+
+def test_tokens_of_another_tokenizer_are_refused(data, tmp_path, neox_folder):
+    ids, *_ = tokens.read(data / "tokens.npz")
+    spelling = [b"x"] * 1000
+    tokens.write(tmp_path / "tokens.npz", [i * 0 + 999 for i in ids], spelling, "0" * 64)
+    (tmp_path / "out").mkdir()
+    ran, about = compress(data, neox_folder, tmp_path / "out", token_file=tmp_path / "tokens.npz")
+    assert about is None and "tokens.npz: token 999, but" in ran.stderr
