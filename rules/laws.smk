@@ -19,12 +19,22 @@ rule table:
 rule fit:
     input:
         cells=f"{RESULTS}/tables/cells.csv",
-        modules=modules("laws"),
+        chunks=lambda wildcards: [
+            f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet"
+            for modality, model, step in study.cells(config)
+            if modality == wildcards.modality
+        ],
+        modules=modules("forms", "laws", "resampling", "comparison", "notation"),
     output:
-        f"{RESULTS}/laws/{{modality}}.json",
+        law=f"{RESULTS}/laws/{{modality}}.json",
+        markdown=f"{RESULTS}/laws/{{modality}}.md",
+        latex=f"{RESULTS}/laws/{{modality}}.tex",
     log:
         f"{RESULTS}/logs/fit/{{modality}}.log",
     conda:
         "../envs/analysis.yaml"
+    params:
+        kind=config["params"],
+        warmup=config.get("warmup_steps"),
     script:
         "../scripts/fit.py"

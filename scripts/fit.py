@@ -2,15 +2,20 @@ import json
 
 import pandas as pd
 
-from bitlaw import laws, progress
+from bitlaw import comparison, notation, progress, tables
 from bitlaw.atomic import replacing
 
 progress.log_to(snakemake.log[0])
 cells = pd.read_csv(snakemake.input.cells)
 cells = cells[cells["modality"] == snakemake.wildcards.modality]
-found = {
-    protocol: laws.fit(cells["params_total"], cells["step"], cells[f"cr_{protocol}"])
-    for protocol in ("lossless", "published")
-}
-with replacing(snakemake.output[0]) as temporary:
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
+found = {}
+at = progress.progress(f"fit {snakemake.wildcards.modality}", 2, "protocols")
+for protocol in tables.PROTOCOLS:
+    chunks = tables.chunk_ratios(snakemake.input.chunks, protocol)
+    found[protocol] = comparison.assess(cells, f"cr_{protocol}", chunks, snakemake.params.kind, snakemake.params.warmup)
+    at(len(found))
+with replacing(snakemake.output.law) as temporary:
+    temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+for path, write in ((snakemake.output.markdown, notation.markdown), (snakemake.output.latex, notation.latex)):
+    with replacing(path) as temporary:
+        temporary.write_text(write(snakemake.wildcards.modality, found))

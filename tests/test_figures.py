@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from bitlaw import InputError, figures, laws
+from bitlaw import InputError, figures, laws, notation
 
 PROTOCOLS = ("lossless", "published")
 
@@ -72,7 +72,7 @@ def test_the_figure_says_what_it_must(study, drawn):
     null = cells.loc[cells["modality"] == "random", "cr_lossless"].mean()
     assert f"random bytes {null:.2f}" in everything and "raw bytes 1.00" in everything
     assert seen.count("1200") == seen.count("75") == 6
-    assert laws.equation(fitted["text"]["lossless"]) in everything
+    assert notation.equation(fitted["text"]["lossless"]) in everything
     assert "RMSE" in everything and "±" in everything
 
 

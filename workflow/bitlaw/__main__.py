@@ -1,4 +1,4 @@
-"""The command line: compress and decompress files with a language model."""
+"""The command line: compress and decompress files with a language model; fit a law to a table, predict from it."""
 
 import argparse
 import logging
@@ -24,6 +24,22 @@ def _arguments():
         command.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
         if name == "compress":
             command.add_argument("--precision", default="fp32", help="fp32 (default), bf16 or fp16")
+    command = commands.add_parser("fit", help="fit a law to any table with two positive variables")
+    command.add_argument("file", type=Path, metavar="TABLE", help="CSV file with a header")
+    command.add_argument("--size", default="params_total", help="column of the first variable, P (%(default)s)")
+    command.add_argument("--steps", default="step", help="column of the second variable, S (%(default)s)")
+    command.add_argument("--response", default="cr_lossless", help="column of the response (%(default)s)")
+    command.add_argument("--where", metavar="COLUMN=VALUE", help="take only rows where COLUMN holds VALUE")
+    command.add_argument("--form", default="additive", help="additive, additive0, coupled, coupled0, multiplicative")
+    command.add_argument("--loss", default="ls", help="ls (least squares, the default), huber or l1")
+    command.add_argument("--delta", type=float, default=1e-3, help="where huber turns linear (%(default)s)")
+    command.add_argument("--log", action="store_true", help="fit the logarithm of the response")
+    command.add_argument("--output", type=Path, help="where to write the law (default: TABLE with .law.json)")
+    command = commands.add_parser("predict", help="the response that a law gives, with an interval")
+    command.add_argument("--law", dest="file", type=Path, required=True, help="a law that `fit` or a study wrote")
+    command.add_argument("--params", type=float, required=True, help="P")
+    command.add_argument("--steps", type=float, required=True, help="S")
+    command.add_argument("--protocol", default="lossless", help="of a study's law: lossless (default) or published")
     return parser.parse_args()
 
 
@@ -75,6 +91,62 @@ def decompress(arguments):
     print(f"{arguments.file}: {len(data)} bytes restored ({target})")
 
 
+def fit(arguments):
+    import json
+
+    import pandas as pd
+
+    from bitlaw import laws, notation, resampling
+
+    try:
+        table = pd.read_csv(arguments.file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{arguments.file}: cannot be read as CSV ({error})") from None
+    wanted = [arguments.size, arguments.steps, arguments.response]
+    column, _, value = (arguments.where or "").partition("=")
+    for name in [*wanted, *([column] if column else [])]:
+        if name not in table:
+            raise InputError(f"{arguments.file}: no column {name!r}; it has {', '.join(table.columns)}")
+    if column:
+        table = table[table[column].astype(str) == value]
+    for name in wanted:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise InputError(f"{arguments.file}: column {name!r} holds {table[name].iloc[0]!r}; numbers are needed")
+    law = laws.fit(*(table[name] for name in wanted), arguments.size, arguments.form, arguments.loss,
+                   arguments.delta, arguments.log)  # fmt: skip
+    if arguments.loss == "ls" and not arguments.log:
+        bootstrap = resampling.over_cells(law)
+        law["samples"] = bootstrap.pop("samples")
+        law["bootstrap"] = bootstrap
+    target = arguments.output or arguments.file.with_suffix(".law.json")
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(law, indent=1, allow_nan=False) + "\n")
+    print(notation.listing(law))
+    print(f"law written to {target}")
+
+
+def predict(arguments):
+    import json
+
+    from bitlaw import resampling
+
+    try:
+        law = json.loads(_read(arguments.file))
+        law = law if "form" in law else law[arguments.protocol]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{arguments.file}: holds no law of protocol {arguments.protocol!r}; give one that `fit` or a "
+                         "study wrote") from None  # fmt: skip
+    said = resampling.interval(law, arguments.params, arguments.steps)
+    span = "no interval: the law holds no bootstrap"
+    if said["low"] is not None:
+        span = f"95 % {said['low']:.4f} to {said['high']:.4f}"
+    print(f"CR {said['ratio']:.4f} ({span})")
+    for sentence in said["outside"]:
+        print(f"extrapolation: {sentence}")
+    for reason in law.get("verdict_reasons", []):
+        print(f"no law: {reason}")
+
+
 def _read(path):
     try:
         return path.read_bytes()
@@ -86,7 +158,7 @@ def main():
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        {"compress": compress, "decompress": decompress}[arguments.command](arguments)
+        {"compress": compress, "decompress": decompress, "fit": fit, "predict": predict}[arguments.command](arguments)
     except (ValueError, FloatingPointError, OSError) as error:
         where = "" if str(arguments.file) in str(error) else f"{arguments.file}: "
         sys.exit(f"bitlaw: {where}{error}")

@@ -11,7 +11,8 @@ from scipy.optimize import isotonic_regression
 
 from bitlaw import InputError
 from bitlaw.atomic import replacing
-from bitlaw.laws import equation, errors, predict
+from bitlaw.laws import predict
+from bitlaw.notation import equation, errors
 
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from bitlaw import InputError
 from bitlaw.accounting import TERMS
@@ -33,6 +35,21 @@ def collect(paths):
                 f"(sha256 {cell['weights_sha256'][:16]}): one of the two checkpoints is mislabelled; fetch it again"
             )
     return pd.DataFrame(cells)[list(COLUMNS)]
+
+
+def chunk_ratios(paths, protocol):
+    """Ratio of every chunk under a protocol, float64 `[cells, chunks]`, from the cells' parquet files.
+
+    NaN where `published` drops the chunk. Raises InputError when the cells do not hold the same chunks.
+    """
+    rows = []
+    for path in paths:
+        table = pq.read_table(path, columns=["bytes", "kept", "bits_published", "bits_stream"]).to_pandas()
+        ratio = table["bits_published" if protocol == "published" else "bits_stream"] / (8 * table["bytes"])
+        rows.append(ratio.where(table["kept"] | (protocol != "published")).to_numpy())
+        if len(rows[-1]) != len(rows[0]):
+            raise InputError(f"{path}: {len(rows[-1])} chunks, {paths[0]} has {len(rows[0])}: remove both, run again")
+    return np.array(rows)
 
 
 def write_csv(table, path):
