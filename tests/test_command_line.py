@@ -1,5 +1,6 @@
-"""compress and decompress: in processes of their own for the way there and back, and for what goes wrong."""
+"""compress and decompress, fit and predict: in processes of their own for the way there and back, and for what goes wrong."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -118,3 +119,68 @@ def test_what_cannot_be_done_ends_in_one_line_and_no_file(
     with pytest.raises(SystemExit, match="say where to write with --output"):
         call("decompress", nameless, "--model", neox_folder)
     assert sorted(tmp_path.iterdir()) == before
+
+
+# --- laws ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table with other names than ours, two kinds of rows, and a planted law in one of them."""
+    n, d = (grid.ravel() for grid in np.meshgrid([1e6, 1e7, 1e8, 1e9, 1e10], [1e3, 1e4, 1e5, 1e6]))
+    loss = 1.7 + 40 * n**-0.3 + 9 * d**-0.25
+    rows = [f"{a},{b},{c},good" for a, b, c in zip(n, d, loss, strict=True)] + ["1,1,1,bad"]
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(["N,D,loss,kind", *rows]) + "\n")
+    return path
+
+
+COLUMNS = ("--size", "N", "--steps", "D", "--response", "loss", "--where", "kind=good")
+
+
+@pytest.mark.parametrize("options", [(), ("--loss", "huber", "--log"), ("--loss", "l1"), ("--form", "coupled")])
+def test_fit_finds_what_was_planted_in_any_table(table, call_without_threads, capsys, options):
+    call_without_threads("fit", table, *COLUMNS, *options)
+    law = json.loads(table.with_suffix(".law.json").read_text())
+    said = capsys.readouterr().out
+    for name, value in {"a": 1.7, "b": 40, "alpha": 0.3, "c": 9, "beta": 0.25}.items():
+        assert law["coefficients"][name]["value"] == pytest.approx(value, rel=0.02), name
+        assert f"  {name} " in said
+    assert "of the starts end at this objective" in said and law["n"] == 20
+
+
+def test_predict_reads_what_fit_wrote_and_says_when_it_extrapolates(table, call_without_threads, capsys):
+    call_without_threads("fit", table, *COLUMNS, "--output", table.parent / "law.json")
+    capsys.readouterr()
+    call_without_threads("predict", "--law", table.parent / "law.json", "--params", 1e8, "--steps", 1e5)
+    inside = capsys.readouterr().out
+    assert inside.startswith(f"CR {1.7 + 40 * 1e8**-0.3 + 9 * 1e5**-0.25:.4f} (95 % ") and "extrapolation" not in inside
+    call_without_threads("predict", "--law", table.parent / "law.json", "--params", 1e12, "--steps", 1e5)
+    assert "extrapolation: params 1e+12 is 100 times above the data, which end at 1e+10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "none.csv"), "none.csv: cannot be read as CSV"),
+        (("fit", "runs.csv", "--size", "M"), "no column 'M'; it has N, D, loss, kind"),
+        (("fit", "runs.csv", *COLUMNS[:4], "--response", "kind"), "column 'kind' holds 'good'; numbers are needed"),
+        (("fit", "runs.csv", *COLUMNS, "--form", "cubic"), "form 'cubic': choose one of"),
+        (("predict", "--law", "runs.csv", "--params", 1, "--steps", 1), "holds no law of protocol 'lossless'"),
+    ],
+)
+def test_bad_tables_and_laws_are_one_line(table, call_without_threads, monkeypatch, arguments, message):
+    monkeypatch.chdir(table.parent)
+    with pytest.raises(SystemExit) as stop:
+        call_without_threads(*arguments)
+    assert message in str(stop.value) and "\n" not in str(stop.value)
+    assert sorted(path.name for path in table.parent.iterdir()) == ["runs.csv"]
+
+
+@pytest.fixture
+def call_without_threads(monkeypatch):
+    def main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bitlaw", *map(str, arguments)])
+        command_line.main()
+
+    return main

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from bitlaw import InputError, comparison, forms, laws, notation, resampling
 
@@ -42,6 +44,11 @@ def assessed():
 def test_the_assessment_is_json_and_holds_every_part(assessed):
     law, _ = assessed
     assert json.loads(json.dumps(law, allow_nan=False)) == law
+    schema = yaml.safe_load((Path(laws.__file__).parents[1] / "schemas" / "law.schema.yaml").read_text())
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate({"lossless": law})
+    assert not list(Draft202012Validator(schema).iter_errors({"lossless": {**law, "forms": {}}}))
+    assert list(Draft202012Validator(schema).iter_errors({"lossless": {**law, "surprise": 1}}))
     assert set(law["forms"]) == set(forms.EQUATIONS) and law["winner"] in law["forms"]
     assert set(law["holdouts"]) == {"largest model", "last step", "far corner"}
     assert [len(h["observed"]) for h in law["holdouts"].values()] == [5, 5, 4]

@@ -328,6 +328,8 @@ def _why_no_law(params, steps, ratio, law):
             reasons.append(f"ratio rises with {what} at {rising} of {len(groups)} {names}")
         elif f"{scale} = 0" in law["bounds_hit"]:
             reasons.append(f"ratio does not fall with {what}")
+        elif hit := [bound for bound in law["bounds_hit"] if bound.startswith(f"{TERMS[scale][1]} = ")]:
+            reasons.append(f"ratio follows no power of {what} ({hit[0]} is a bound)")
     if law["term_tests"]["both"] is None:
         reasons.append(f"{law['n']} cells for {len(law['coefficients'])} coefficients test nothing")
     elif not reasons and law["term_tests"]["both"] > 1 - LEVEL:
