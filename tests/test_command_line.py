@@ -1,4 +1,4 @@
-"""compress and decompress, fit and predict: in processes of their own for the way there and back, and for what goes wrong."""
+"""The command line: there and back in processes of their own, laws of any table, and what goes wrong."""
 
 import json
 import os
