@@ -1,0 +1,206 @@
+"""Draw how well a law is known: what its terms leave, its residuals, its profile, cells that its fit did not see.
+
+The arguments are those of `law_figures`.
+"""
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from bitlaw.figures import GREY, SMALL, short
+from bitlaw.law_figures import TERMS, WIDTH, heads, is_law, key, numbers, picture, refused, select, span, wrapped
+from bitlaw.laws import predict
+
+FORMS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
+KINDS = "osD^vPX"
+ACROSS = 4  # panels side by side
+
+
+def residuals(cells, laws, out, protocol="lossless", null="random"):
+    """Observed - fitted in thousandths of the ratio, sizes down, steps across; colours: the largest of the panel.
+
+    With law["params"] and law["steps"], cells that the fit did not see stand in parentheses. Without a law: observed
+    minus the mean of all cells.
+    """
+    column, tables = select(cells, out, protocol, null)
+    widest = max(data["step"].nunique() for data in tables.values())
+    across = max(1, min(ACROSS, len(tables), int(WIDTH * 72 / (17 * widest + 42))))
+    rows = -(-len(tables) // across)
+    deepest = max(data["params_total"].nunique() for data in tables.values())
+    with picture(rows, across, 0.24 * deepest + 1.0, out, used=len(tables)) as (_, panels):
+        texts = []
+        for i, (panel, (modality, data)) in enumerate(zip(panels.flat, tables.items(), strict=False)):
+            law = laws.get(modality, {}).get(protocol)
+            lines = refused(law, WIDTH / across - 0.5)
+            _heat(panel, data, column, law)
+            texts.append((panel, modality, [*lines, "observed − mean, × 1000"] if lines else _fit_of(law), law))
+            panel.set_xlabel("step $S$")
+            if i % across == 0:
+                panel.set_ylabel("parameters $P$")
+        for start in range(0, len(texts), across):
+            heads(texts[start : start + across])
+
+
+def identifiability(cells, laws, out, protocol="lossless", null="random"):
+    """The profile over alpha: how far the best fit at each alpha is from the best of all, and its a.
+
+    Height: root of what the sum of squares exceeds its least by, 1 where the 95 % interval ends; straight arms would
+    mean that alpha ± its standard error says all. Uses law["profile_curve"] and law["published"] (its alpha and a).
+    """
+    _, tables = select(cells, out, protocol, null)
+    across = min(ACROSS, len(tables))
+    bands = -(-len(tables) // across)
+    with picture(2 * bands, across, 1.75, out) as (_, panels):
+        texts = []
+        for i, modality in enumerate(tables):
+            upper, lower = panels[2 * (i // across) : 2 * (i // across) + 2, i % across]
+            law = laws.get(modality, {}).get(protocol)
+            lines = refused(law, WIDTH / across - 0.5)
+            if law is not None and law["coefficients"]["alpha"]["value"] is not None:
+                value = f"{law['coefficients']['alpha']['value']:.3g}"
+                lines = [
+                    *lines[:4],
+                    f"best fit: α {value}" if lines else f"α {value}",
+                    f"95 %: {span(law['profile']['alpha'])}",
+                ]
+            texts.append((upper, modality, lines, law))
+            _profile(upper, lower, law)
+            if i % across == 0:
+                upper.set_ylabel("√ excess, 1 = 95 %")
+                lower.set_ylabel("best $a$")
+            lower.set_xlabel("exponent α")
+        for panel in (
+            panels.flat[len(tables) :] if bands == 1 else panels[-2:, len(tables) - (bands - 1) * across :].flat
+        ):
+            panel.remove()
+        for start in range(0, len(texts), across):
+            heads(texts[start : start + across])
+
+
+def heldout(cells, laws, out, protocol="lossless", null="random"):
+    """Predicted against observed ratio of cells held out of the fit: a marker a kind, a colour a form, the diagonal.
+
+    Uses law["holdouts"]; above each panel, the root mean square of observed - predicted by form.
+    """
+    _, tables = select(cells, out, protocol, null)
+    held = {name: (laws.get(name, {}).get(protocol) or {}).get("holdouts") or {} for name in tables}
+    kinds = list(dict.fromkeys(kind for holdouts in held.values() for kind in holdouts))
+    forms = list(dict.fromkeys(f for holdouts in held.values() for h in holdouts.values() for f in h["predicted"]))
+    markers = {kind: KINDS[i % len(KINDS)] for i, kind in enumerate(kinds)}
+    colours = {form: FORMS[i % len(FORMS)] for i, form in enumerate(forms)}
+    across = min(ACROSS, len(tables)) if len(tables) != 4 else 2
+    rows = -(-len(tables) // across)
+    with picture(rows, across, 2.9 if across < 3 else 2.5, out, used=len(tables)) as (figure, panels):
+        texts = []
+        for panel, modality in zip(panels.flat, tables, strict=False):
+            law = laws.get(modality, {}).get(protocol)
+            lines = refused(law, WIDTH / across - 0.5)
+            lines += _scatter(panel, held[modality], markers, colours, WIDTH / across)
+            texts.append((panel, modality, lines, law))
+            panel.set(xlabel=f"observed CR, {protocol}", ylabel="predicted CR")
+        for start in range(0, len(texts), across):
+            heads(texts[start : start + across])
+        keys = [key(kind, "0.3", marker) for kind, marker in markers.items()]
+        keys += [Line2D([], [], color=colour, linewidth=3, label=form) for form, colour in colours.items()]
+        if keys:
+            figure.legend(
+                handles=keys, loc="outside lower center", ncols=min(len(keys), 6), frameon=False, fontsize=SMALL
+            )
+
+
+def _fit_of(law):
+    return [f"RMSE {1000 * law['rmse']:.2g}, × 1000"]
+
+
+def _heat(panel, data, column, law):
+    sizes, steps = (sorted(data[x].unique()) for x in TERMS)
+    fitted = predict(law, data["params_total"], data["step"]) if is_law(law) else data[column].mean()
+    left = 1000 * (data[column] - fitted)
+    seen = set(zip(law.get("params", ()), law.get("steps", ()), strict=True)) if is_law(law) else set()
+    table = np.full((len(sizes), len(steps)), np.nan)
+    limit = max(np.abs(left).max(), 1e-9)
+    panel.set(
+        xticks=range(len(steps)), yticks=range(len(sizes)), xlim=(-0.5, len(steps) - 0.5), ylim=(-0.5, len(sizes) - 0.5)
+    )
+    panel.set_xticklabels([short(step) for step in steps], fontsize=SMALL - 0.5, rotation=90 if len(steps) > 5 else 0)
+    panel.set_yticklabels([short(size) for size in sizes], fontsize=SMALL - 0.5)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    digits = 0 if limit >= 9.5 else 1
+    for p, s, value in zip(data["params_total"], data["step"], left, strict=True):
+        row, column_ = sizes.index(p), steps.index(s)
+        table[row, column_] = value
+        text = f"{value:+.{digits}f}".replace("-", "−")
+        text = text[1:] if float(text.replace("−", "-")) == 0 else text
+        text = f"({text})" if seen and (p, s) not in seen else text
+        panel.text(column_, row, text, ha="center", va="center_baseline", fontsize=SMALL - 1,
+                   color="white" if abs(value) > 0.65 * limit else "0.1")  # fmt: skip
+    edges = (np.arange(len(columns) + 1) - 0.5 for columns in (steps, sizes))
+    panel.pcolormesh(*edges, table, cmap="PuOr", vmin=-limit, vmax=limit)
+
+
+def _profile(upper, lower, law):
+    """Draw a law's profile over alpha: above how far it is from the best, below its a."""
+    curve = (law or {}).get("profile_curve")
+    if law is None or not curve or law["coefficients"]["alpha"]["value"] is None:
+        why = "no law fitted" if law is None else "no profile computed" if not curve else "no size term"
+        for panel in (upper, lower):
+            panel.set(xticks=[], yticks=[])
+            panel.text(0.5, 0.5, why, transform=panel.transAxes, ha="center", fontsize=SMALL, color=GREY)
+        return
+    alpha, a, objective = (np.array(curve[name], dtype=float) for name in ("alpha", "a", "objective"))
+    best = min(law.get("objective", np.inf), objective.min())
+    scale = curve["allowed"] - best
+    colour = "#0072B2" if is_law(law) else GREY
+    height = np.sqrt(np.maximum(objective - best, 0) / scale) if scale > 0 else np.full(len(alpha), np.nan)
+    interval = law["profile"]["alpha"]
+    edges = [interval[end] if interval[end] is not None else at for end, at in (("low", alpha[0]), ("high", alpha[-1]))]
+    for panel, y in ((upper, height), (lower, a)):
+        panel.set_xscale("log")
+        panel.axvspan(*edges, color=colour, alpha=0.13, linewidth=0)
+        panel.plot(alpha, y, color=colour, linewidth=1.3)
+        panel.axvline(law["coefficients"]["alpha"]["value"], color=colour, linewidth=0.7)
+        panel.set_xlim(alpha[0], alpha[-1])
+        panel.xaxis.set_major_locator(LogLocator(numticks=6))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+    upper.tick_params(labelbottom=False)
+    upper.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
+    upper.set_ylim(0, 3 if np.nanmax(height) > 1.5 else 1.9)
+    lower.yaxis.set_major_locator(MaxNLocator(4))
+    open_ends = (("low", 0.03, "← unbounded"), ("high", 0.97, "unbounded →")):
+        if interval[f"{end}_unbounded"]:
+            upper.text(at, 0.97, text, transform=upper.transAxes, ha="left" if end == "low" else "right", va="top",
+                       fontsize=SMALL, color="#D55E00")  # fmt: skip
+    if "published" in law and numbers(law["published"]["coefficients"])["alpha"] is not None:
+        there = numbers(law["published"]["coefficients"])
+        lower.plot(there["alpha"], there["a"], "D", color="#D55E00", markersize=4, markeredgecolor="white", zorder=4)
+        lower.text(0.03, 0.98, f"◆ published,\n{law['published']['label']}", transform=lower.transAxes, va="top",
+                   fontsize=SMALL, color="#D55E00")  # fmt: skip
+    low, high = lower.dataLim.intervaly
+    room = max(high - low, 1e-3)
+    lower.set_ylim(low - 0.06 * room, high + (0.45 if lower.texts else 0.08) * room)
+
+
+def _scatter(panel, holdouts, markers, colours, inches):
+    """Draw the held-out cells of one modality; returns the lines that say how far off each form is."""
+    if not holdouts:
+        panel.set(xticks=[], yticks=[])
+        panel.text(0.5, 0.5, "no cells held out", transform=panel.transAxes, ha="center", fontsize=SMALL, color=GREY)
+        return []
+    missed = {form: [] for form in colours}
+    for kind, held in holdouts.items():
+        observed = np.array(held["observed"], dtype=float)
+        for form, values in held["predicted"].items():
+            predicted = np.array(values, dtype=float)  # null, where a form could not be fitted, becomes nan
+            missed[form] += list(observed - predicted)
+            panel.plot(observed, predicted, markers[kind], markeredgecolor=colours[form], markeredgewidth=0.9,
+                       markerfacecolor="none", markersize=4.5)  # fmt: skip
+    ends = np.array([panel.dataLim.min, panel.dataLim.max])
+    low, high = ends.min(), ends.max()
+    margin = 0.06 * max(high - low, 0.01)
+    panel.plot([low - margin, high + margin], [low - margin, high + margin], color=GREY, linewidth=0.7, zorder=1)
+    panel.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), box_aspect=1)
+    panel.locator_params(nbins=5)
+    off = {form: np.sqrt(np.nanmean(np.square(values))) for form, values in missed.items() if np.isfinite(values).any()}
+    return wrapped("RMSE " + ", ".join(f"{form} {value:.2g}".replace(" ", "\u2009") for form, value in off.items()), inches - 0.6)
