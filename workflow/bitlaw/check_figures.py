@@ -5,9 +5,9 @@ The arguments are those of `law_figures`.
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from bitlaw.figures import GREY, SMALL, short
+from bitlaw.figures import GREY, SMALL, WHITE, short
 from bitlaw.law_figures import TERMS, WIDTH, heads, is_law, key, numbers, picture, refused, select, span, wrapped
 from bitlaw.laws import predict
 
@@ -22,21 +22,24 @@ def residuals(cells, laws, out, protocol="lossless", null="random"):
     With law["params"] and law["steps"], cells that the fit did not see stand in parentheses. Without a law: observed
     minus the mean of all cells.
     """
-    column, tables = select(cells, out, protocol, null)
+    column, tables = select(cells, laws, out, protocol, null)
     widest = max(data["step"].nunique() for data in tables.values())
     across = max(1, min(ACROSS, len(tables), int(WIDTH * 72 / (17 * widest + 42))))
     rows = -(-len(tables) // across)
     deepest = max(data["params_total"].nunique() for data in tables.values())
-    with picture(rows, across, 0.24 * deepest + 1.0, out, used=len(tables)) as (_, panels):
+    heights = [len(refused(laws.get(name, {}).get(protocol), WIDTH / across - 0.25)) for name in tables]
+    with picture(rows, across, 0.2 * deepest + 0.9 + 0.13 * max(heights), out, used=len(tables)) as (_, panels):
         texts = []
         for i, (panel, (modality, data)) in enumerate(zip(panels.flat, tables.items(), strict=False)):
             law = laws.get(modality, {}).get(protocol)
-            lines = refused(law, WIDTH / across - 0.5)
+            lines = refused(law, WIDTH / across - 0.25)
             _heat(panel, data, column, law)
             texts.append((panel, modality, [*lines, "observed − mean, × 1000"] if lines else _fit_of(law), law))
             panel.set_xlabel("step $S$")
             if i % across == 0:
                 panel.set_ylabel("parameters $P$")
+            elif set(data["params_total"]) == set(next(iter(tables.values()))["params_total"]):
+                panel.tick_params(labelleft=False)
         for start in range(0, len(texts), across):
             heads(texts[start : start + across])
 
@@ -47,7 +50,7 @@ def identifiability(cells, laws, out, protocol="lossless", null="random"):
     Height: root of what the sum of squares exceeds its least by, 1 where the 95 % interval ends; straight arms would
     mean that alpha ± its standard error says all. Uses law["profile_curve"] and law["published"] (its alpha and a).
     """
-    _, tables = select(cells, out, protocol, null)
+    _, tables = select(cells, laws, out, protocol, null)
     across = min(ACROSS, len(tables))
     bands = -(-len(tables) // across)
     with picture(2 * bands, across, 1.75, out) as (_, panels):
@@ -55,9 +58,10 @@ def identifiability(cells, laws, out, protocol="lossless", null="random"):
         for i, modality in enumerate(tables):
             upper, lower = panels[2 * (i // across) : 2 * (i // across) + 2, i % across]
             law = laws.get(modality, {}).get(protocol)
-            lines = refused(law, WIDTH / across - 0.5)
+            lines = refused(law, WIDTH / across - 0.25)
             if law is not None and law["coefficients"]["alpha"]["value"] is not None:
                 value = f"{law['coefficients']['alpha']['value']:.3g}"
+                value += ", at its bound" * any(hit.startswith("alpha") for hit in law.get("bounds_hit", ()))
                 lines = [
                     *lines[:4],
                     f"best fit: α {value}" if lines else f"α {value}",
@@ -69,9 +73,7 @@ def identifiability(cells, laws, out, protocol="lossless", null="random"):
                 upper.set_ylabel("√ excess, 1 = 95 %")
                 lower.set_ylabel("best $a$")
             lower.set_xlabel("exponent α")
-        for panel in (
-            panels.flat[len(tables) :] if bands == 1 else panels[-2:, len(tables) - (bands - 1) * across :].flat
-        ):
+        for panel in panels[-2:, len(tables) - (bands - 1) * across :].flat:
             panel.remove()
         for start in range(0, len(texts), across):
             heads(texts[start : start + across])
@@ -82,7 +84,7 @@ def heldout(cells, laws, out, protocol="lossless", null="random"):
 
     Uses law["holdouts"]; above each panel, the root mean square of observed - predicted by form.
     """
-    _, tables = select(cells, out, protocol, null)
+    _, tables = select(cells, laws, out, protocol, null)
     held = {name: (laws.get(name, {}).get(protocol) or {}).get("holdouts") or {} for name in tables}
     kinds = list(dict.fromkeys(kind for holdouts in held.values() for kind in holdouts))
     forms = list(dict.fromkeys(f for holdouts in held.values() for h in holdouts.values() for f in h["predicted"]))
@@ -90,13 +92,16 @@ def heldout(cells, laws, out, protocol="lossless", null="random"):
     colours = {form: FORMS[i % len(FORMS)] for i, form in enumerate(forms)}
     across = min(ACROSS, len(tables)) if len(tables) != 4 else 2
     rows = -(-len(tables) // across)
-    with picture(rows, across, 2.9 if across < 3 else 2.5, out, used=len(tables)) as (figure, panels):
+    inches = WIDTH / across
+    notes = {name: refused(laws.get(name, {}).get(protocol), inches - 0.9) for name in tables}
+    for name, lines in notes.items():
+        lines += _misses(held[name], inches - 0.9)
+    height = min(0.75 * inches, 2.8) + 0.6 + 0.13 * max(len(lines) for lines in notes.values())
+    with picture(rows, across, height, out, used=len(tables)) as (figure, panels):
         texts = []
         for panel, modality in zip(panels.flat, tables, strict=False):
-            law = laws.get(modality, {}).get(protocol)
-            lines = refused(law, WIDTH / across - 0.5)
-            lines += _scatter(panel, held[modality], markers, colours, WIDTH / across)
-            texts.append((panel, modality, lines, law))
+            _scatter(panel, held[modality], markers, colours)
+            texts.append((panel, modality, notes[modality], laws.get(modality, {}).get(protocol)))
             panel.set(xlabel=f"observed CR, {protocol}", ylabel="predicted CR")
         for start in range(0, len(texts), across):
             heads(texts[start : start + across])
@@ -109,7 +114,7 @@ def heldout(cells, laws, out, protocol="lossless", null="random"):
 
 
 def _fit_of(law):
-    return [f"RMSE {1000 * law['rmse']:.2g}, × 1000"]
+    return ["observed − fitted, × 1000", f"RMSE {1000 * law['rmse']:.2g}"]
 
 
 def _heat(panel, data, column, law):
@@ -149,7 +154,11 @@ def _profile(upper, lower, law):
             panel.text(0.5, 0.5, why, transform=panel.transAxes, ha="center", fontsize=SMALL, color=GREY)
         return
     alpha, a, objective = (np.array(curve[name], dtype=float) for name in ("alpha", "a", "objective"))
-    best = min(law.get("objective", np.inf), objective.min())
+    best = law["coefficients"]  # between two points of the curve, which would miss the bottom
+    place = np.searchsorted(alpha, best["alpha"]["value"])
+    alpha, a = (np.insert(line, place, best[name]["value"]) for line, name in ((alpha, "alpha"), (a, "a")))
+    objective = np.insert(objective, place, law["objective"])
+    best = np.nanmin(objective)
     scale = curve["allowed"] - best
     colour = "#0072B2" if is_law(law) else GREY
     height = np.sqrt(np.maximum(objective - best, 0) / scale) if scale > 0 else np.full(len(alpha), np.nan)
@@ -163,15 +172,16 @@ def _profile(upper, lower, law):
         panel.set_xlim(alpha[0], alpha[-1])
         panel.xaxis.set_major_locator(LogLocator(numticks=6))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.xaxis.set_minor_locator(NullLocator())
     upper.tick_params(labelbottom=False)
     upper.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
-    upper.set_ylim(0, 3 if np.nanmax(height) > 1.5 else 1.9)
+    upper.set_ylim(0, 3 if (height > 1.5).any() else 1.9)
     lower.yaxis.set_major_locator(MaxNLocator(4))
-    open_ends = (("low", 0.03, "← unbounded"), ("high", 0.97, "unbounded →")):
-        if interval[f"{end}_unbounded"]:
-            upper.text(at, 0.97, text, transform=upper.transAxes, ha="left" if end == "low" else "right", va="top",
-                       fontsize=SMALL, color="#D55E00")  # fmt: skip
+    words = {"low": (0.03, "left", "← unbounded"), "high": (0.97, "right", "unbounded →")}
+    words = [words[end] for end in words if interval[f"{end}_unbounded"]]
+    for at, side, text in [(0.5, "center", "← unbounded →")] if len(words) == 2 else words:
+        upper.text(at, 0.97, text, transform=upper.transAxes, ha=side, va="top", fontsize=SMALL, color="#D55E00",
+                   bbox=WHITE, zorder=4)  # fmt: skip
     if "published" in law and numbers(law["published"]["coefficients"])["alpha"] is not None:
         there = numbers(law["published"]["coefficients"])
         lower.plot(there["alpha"], there["a"], "D", color="#D55E00", markersize=4, markeredgecolor="white", zorder=4)
@@ -182,25 +192,29 @@ def _profile(upper, lower, law):
     lower.set_ylim(low - 0.06 * room, high + (0.45 if lower.texts else 0.08) * room)
 
 
-def _scatter(panel, holdouts, markers, colours, inches):
-    """Draw the held-out cells of one modality; returns the lines that say how far off each form is."""
+def _misses(holdouts, inches):
+    """Lines with the root mean square of observed - predicted, by form."""
+    missed = {}
+    for held in holdouts.values():
+        for form, predicted in held["predicted"].items():
+            missed.setdefault(form, []).extend(np.subtract(held["observed"], np.array(predicted, dtype=float)))
+    missed = {form: np.array(values)[np.isfinite(values)] for form, values in missed.items()}  # null: no such fit
+    off = [f"{form} {np.sqrt((values**2).mean()):.2g}" for form, values in missed.items() if len(values)]
+    return wrapped("RMSE " + ", ".join(off).replace(" ", "\u2009").replace(",\u2009", ", "), inches) if off else []
+
+
+def _scatter(panel, holdouts, markers, colours):
     if not holdouts:
-        panel.set(xticks=[], yticks=[])
+        panel.set(xticks=[], yticks=[], box_aspect=1)
         panel.text(0.5, 0.5, "no cells held out", transform=panel.transAxes, ha="center", fontsize=SMALL, color=GREY)
-        return []
-    missed = {form: [] for form in colours}
+        return
     for kind, held in holdouts.items():
-        observed = np.array(held["observed"], dtype=float)
-        for form, values in held["predicted"].items():
-            predicted = np.array(values, dtype=float)  # null, where a form could not be fitted, becomes nan
-            missed[form] += list(observed - predicted)
-            panel.plot(observed, predicted, markers[kind], markeredgecolor=colours[form], markeredgewidth=0.9,
-                       markerfacecolor="none", markersize=4.5)  # fmt: skip
-    ends = np.array([panel.dataLim.min, panel.dataLim.max])
-    low, high = ends.min(), ends.max()
+        for form, predicted in held["predicted"].items():
+            panel.plot(held["observed"], np.array(predicted, dtype=float), markers[kind], markeredgewidth=0.9,
+                       markeredgecolor=colours[form], markerfacecolor="none", markersize=4.5)  # fmt: skip
+    low, high = min(panel.dataLim.min), max(panel.dataLim.max)
     margin = 0.06 * max(high - low, 0.01)
-    panel.plot([low - margin, high + margin], [low - margin, high + margin], color=GREY, linewidth=0.7, zorder=1)
-    panel.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), box_aspect=1)
+    ends = (low - margin, high + margin)
+    panel.plot(ends, ends, color=GREY, linewidth=0.7, zorder=1)
+    panel.set(xlim=ends, ylim=ends, box_aspect=1)
     panel.locator_params(nbins=5)
-    off = {form: np.sqrt(np.nanmean(np.square(values))) for form, values in missed.items() if np.isfinite(values).any()}
-    return wrapped("RMSE " + ", ".join(f"{form} {value:.2g}".replace(" ", "\u2009") for form, value in off.items()), inches - 0.6)

@@ -32,7 +32,7 @@ def excess(cells, laws, out, protocol="lossless", null="random"):
     a at the low end of its 95 % interval, all else refitted, to where they are at its high end; the numbers at the
     right say what the exponent would then be. An exponent without a closed interval has a dashed grey line.
     """
-    column, tables = select(cells, out, protocol, null)
+    column, tables = select(cells, laws, out, protocol, null)
     styles = {by: styles_of(tables, by) for by in TERMS}
     with picture(len(tables), 2, 2.3, out) as (figure, panels):
         finishers = []
@@ -95,7 +95,7 @@ def _power(coefficients, x, at):
 
 def _excess_notes(law):
     intervals = law["profile"]
-    parts = [f"a {law['coefficients']['a']['value']:.3f} (95 %: {span(intervals['a'])})"]
+    parts = [f"a {law['coefficients']['a']['value']:.3f} (95 %, the band: {span(intervals['a'])})"]
     for power in ("alpha", "beta"):
         value = law["coefficients"][power]["value"]
         gone = "its term vanished" if value is None else f"slope −{value:.3g}"
@@ -118,6 +118,8 @@ def _excess_panel(panel, data, column, law, variants, styles, x, by):
     # What is at or below 0 has no place on the axis, what is near 0 stretches it over noise: both end at a floor.
     least = min([values[values > 0].min() for values in (*left, *lines) if (values > 0).any()])
     floor = max(least, 0.03 * np.median(positive) if len(positive) else least) / 1.3
+    if not variants:
+        floor = least / 1.02
     shown = [np.maximum(values, floor) for values in left]
     panel.vlines(at, np.min(shown, axis=0), np.max(shown, axis=0), color="0.8", linewidth=0.8, zorder=1)
     if len(lines) > 1:
@@ -143,7 +145,7 @@ def _excess_panel(panel, data, column, law, variants, styles, x, by):
         colour = "0.1" if main and sure else "0.45"
         style = "-" if main and sure else "--" if main else ":"
         panel.plot(along, np.where(line < floor, np.nan, line), style, color=colour, linewidth=1.3 if main else 0.9)
-        text = f"$a$ {c['a']:.3g}: {GREEK[power]} {c[power]:.2g}"
+        text = f"$a$ {c['a']:.3f}: {GREEK[power]} {c[power]:.2g}"
         ends[text], colours[text] = (last, max(line[-1], floor)), (colour, None)
     width = last / first if last > first else 10.0
     panel.set_xlim(first / width**0.07, last * width**0.55)
@@ -155,6 +157,7 @@ def _excess_panel(panel, data, column, law, variants, styles, x, by):
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     panel.yaxis.set_minor_locator(NullLocator())
     if below := int((left[0] < floor).sum()):
-        panel.text(0.015, 0.03, f"{below} of {len(at)} below" + ", some ≤ 0" * bool((left[0] <= 0).any()), transform=panel.transAxes,
-                   va="bottom", fontsize=SMALL, color="0.3", bbox=WHITE, zorder=4)  # fmt: skip
+        text = f"{below} of {len(at)} below" + ", some ≤ 0" * bool((left[0] <= 0).any())
+        panel.text(0.015, 0.03, text, transform=panel.transAxes, va="bottom", fontsize=SMALL, color="0.3", bbox=WHITE,
+                   zorder=4)  # fmt: skip
     return ends, colours

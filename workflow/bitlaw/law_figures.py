@@ -49,9 +49,9 @@ def curves(cells, laws, out, protocol="lossless", null="random"):
 
     Uses law["samples"] (additive laws only) and law["published"], drawn dashed. For the arguments see the module.
     """
-    column, tables = select(cells, out, protocol, null)
+    column, tables = select(cells, laws, out, protocol, null)
     styles = {by: styles_of(tables, by) for by in TERMS}
-    reference = tables[null][column].mean() if null in tables else np.nan
+    line = {f"{null} bytes": (tables[null][column].mean(), "--")} if null in tables else {"raw bytes": (1.0, ":")}
     with picture(len(tables), 2, 2.35, out) as (figure, panels):
         finishers = []
         for row, (modality, data) in zip(panels, tables.items(), strict=True):
@@ -62,8 +62,7 @@ def curves(cells, laws, out, protocol="lossless", null="random"):
             for panel, x, by in zip(row, TERMS, reversed(TERMS), strict=True):
                 ends = draw_panel(panel, data, column, law, styles[by], x, by)
                 _bands(panel, data, law, styles[by], x, by)
-                lines = {f"{null} bytes": (reference, "--"), "raw bytes": (1.0, ":")}
-                labels = references(panel, data, column, lines)
+                labels = references(panel, data, column, line)
                 shown = _published(panel, data, law, styles[by], x, by)
                 finishers.append((panel, data, column, ends, labels, x, by))
             if law and "published" in law:
@@ -84,7 +83,7 @@ def contours(cells, laws, out, protocol="lossless", null="random"):
 
     Ground, lines and cells share the scale of the bar at the right. For the arguments see the module.
     """
-    column, tables = select(cells, out, protocol, null)
+    column, tables = select(cells, laws, out, protocol, null)
     columns = min(len(tables), 2)
     rows = -(-len(tables) // columns)
     with picture(rows, columns, 2.5, out, used=len(tables)) as (figure, panels):
@@ -125,8 +124,8 @@ def contours(cells, laws, out, protocol="lossless", null="random"):
                 _label_contours(panel, lines, data[list(TERMS)].to_numpy(float))
 
 
-def select(cells, out, protocol, null):
-    """The column of the protocol and {modality: its cells with a ratio}, `null` last."""
+def select(cells, laws, out, protocol, null):
+    """Check the arguments; the column of the protocol and {modality: its cells with a ratio}, `null` last."""
     named = {name: column for column, name in PROTOCOLS.items()}
     if protocol not in named:
         raise InputError(f"figure: protocol {protocol!r} is none of {', '.join(named)}")
@@ -134,6 +133,12 @@ def select(cells, out, protocol, null):
     present = cells[cells[column].notna()]
     if present.empty:
         raise InputError(f"figure: no cell has a {protocol} ratio: nothing to draw")
+    for modality in present["modality"].drop_duplicates():
+        law = laws.get(modality, {}).get(protocol) or {}
+        if (kind := law.get("params_kind", "total")) != "total":
+            raise InputError(
+                f"figure: the law of {modality} is one of {kind} parameters; the cells are drawn at the total"
+            )
     modalities = sorted(present["modality"].drop_duplicates(), key=lambda name: name == null)
     return column, {name: present[present["modality"] == name] for name in modalities}
 
@@ -307,4 +312,4 @@ def _label_contours(panel, lines, cells):
             taken = np.vstack([taken, place := at[away.argmax()]])
             places.append(panel.transData.inverted().transform(place))
     if places:
-        panel.clabel(lines, manual=places, fontsize=SMALL - 0.5, inline_spacing=2, fmt="%.3g")
+        panel.clabel(lines, manual=places, fontsize=SMALL - 0.5, inline_spacing=2, fmt="%g")
