@@ -1,4 +1,4 @@
-"""Draw how well a law is known: what its terms leave, its residuals, its profile, cells that its fit did not see.
+"""Draw how well a law is known: its residuals, its profile, cells that its fit did not see.
 
 The arguments are those of `law_figures`.
 """
@@ -8,7 +8,20 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bitlaw.figures import GREY, SMALL, WHITE, short
-from bitlaw.law_figures import TERMS, WIDTH, heads, is_law, key, numbers, picture, refused, select, span, wrapped
+from bitlaw.law_figures import (
+    TERMS,
+    WIDEST,
+    WIDTH,
+    heads,
+    is_law,
+    key,
+    numbers,
+    picture,
+    refused,
+    select,
+    span,
+    wrapped,
+)
 from bitlaw.laws import predict
 
 FORMS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
@@ -24,17 +37,21 @@ def residuals(cells, laws, out, protocol="lossless", null="random"):
     """
     column, tables = select(cells, laws, out, protocol, null)
     widest = max(data["step"].nunique() for data in tables.values())
-    across = max(1, min(ACROSS, len(tables), int(WIDTH * 72 / (17 * widest + 42))))
+    least = (17 * widest + 42) / 72  # inches that the numbers need
+    across = max(1, min(ACROSS, len(tables), int(WIDTH / least)))
+    inches = min(WIDTH / across, max(WIDEST, least))
     rows = -(-len(tables) // across)
     deepest = max(data["params_total"].nunique() for data in tables.values())
-    heights = [len(refused(laws.get(name, {}).get(protocol), WIDTH / across - 0.25)) for name in tables]
-    with picture(rows, across, 0.2 * deepest + 0.9 + 0.13 * max(heights), out, used=len(tables)) as (_, panels):
+    notes = {name: refused(laws.get(name, {}).get(protocol), inches - 0.25) for name in tables}
+    for name, lines in notes.items():
+        lines += ["observed − mean, × 1000"] if lines else _fit_of(laws[name][protocol])
+    height = 0.2 * deepest + 0.7 + 0.13 * max(len(lines) for lines in notes.values())
+    with picture(rows, across, height, out, len(tables), inches * across) as (_, panels):
         texts = []
         for i, (panel, (modality, data)) in enumerate(zip(panels.flat, tables.items(), strict=False)):
             law = laws.get(modality, {}).get(protocol)
-            lines = refused(law, WIDTH / across - 0.25)
             _heat(panel, data, column, law)
-            texts.append((panel, modality, [*lines, "observed − mean, × 1000"] if lines else _fit_of(law), law))
+            texts.append((panel, modality, notes[modality], law))
             panel.set_xlabel("step $S$")
             if i % across == 0:
                 panel.set_ylabel("parameters $P$")
@@ -53,12 +70,13 @@ def identifiability(cells, laws, out, protocol="lossless", null="random"):
     _, tables = select(cells, laws, out, protocol, null)
     across = min(ACROSS, len(tables))
     bands = -(-len(tables) // across)
-    with picture(2 * bands, across, 1.75, out) as (_, panels):
+    inches = min(WIDTH / across, WIDEST)
+    with picture(2 * bands, across, 1.75, out, width=inches * across) as (_, panels):
         texts = []
         for i, modality in enumerate(tables):
             upper, lower = panels[2 * (i // across) : 2 * (i // across) + 2, i % across]
             law = laws.get(modality, {}).get(protocol)
-            lines = refused(law, WIDTH / across - 0.25)
+            lines = refused(law, inches - 0.25)
             if law is not None and law["coefficients"]["alpha"]["value"] is not None:
                 value = f"{law['coefficients']['alpha']['value']:.3g}"
                 value += ", at its bound" * any(hit.startswith("alpha") for hit in law.get("bounds_hit", ()))
@@ -92,12 +110,12 @@ def heldout(cells, laws, out, protocol="lossless", null="random"):
     colours = {form: FORMS[i % len(FORMS)] for i, form in enumerate(forms)}
     across = min(ACROSS, len(tables)) if len(tables) != 4 else 2
     rows = -(-len(tables) // across)
-    inches = WIDTH / across
+    inches = min(WIDTH / across, WIDEST)
     notes = {name: refused(laws.get(name, {}).get(protocol), inches - 0.9) for name in tables}
     for name, lines in notes.items():
         lines += _misses(held[name], inches - 0.9)
     height = min(0.75 * inches, 2.8) + 0.6 + 0.13 * max(len(lines) for lines in notes.values())
-    with picture(rows, across, height, out, used=len(tables)) as (figure, panels):
+    with picture(rows, across, height, out, len(tables), inches * across) as (figure, panels):
         texts = []
         for panel, modality in zip(panels.flat, tables, strict=False):
             _scatter(panel, held[modality], markers, colours)

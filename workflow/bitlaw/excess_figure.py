@@ -34,7 +34,7 @@ def excess(cells, laws, out, protocol="lossless", null="random"):
     """
     column, tables = select(cells, laws, out, protocol, null)
     styles = {by: styles_of(tables, by) for by in TERMS}
-    with picture(len(tables), 2, 2.3, out) as (figure, panels):
+    with picture(len(tables), 2, 2.2 + 0.5 / len(tables), out) as (figure, panels):
         finishers = []
         for row, (modality, data) in zip(panels, tables.items(), strict=True):
             law = laws.get(modality, {}).get(protocol)
@@ -98,9 +98,11 @@ def _excess_notes(law):
     parts = [f"a {law['coefficients']['a']['value']:.3f} (95 %, the band: {span(intervals['a'])})"]
     for power in ("alpha", "beta"):
         value = law["coefficients"][power]["value"]
-        gone = "its term vanished" if value is None else f"slope −{value:.3g}"
         doubt = "" if known(law, power) else ", not identified"
-        parts.append(f"{GREEK[power]}: {gone} (95 %: {span(intervals[power])}){doubt}")
+        if value is None:
+            parts.append(f"{GREEK[power]}: its term vanished")
+        else:
+            parts.append(f"{GREEK[power]} = −slope {value:.3g} (95 %: {span(intervals[power])}){doubt}")
     return wrapped("; ".join(parts), WIDTH)
 
 

@@ -38,6 +38,7 @@ from bitlaw.figures import (
 from bitlaw.laws import equation, errors, predict
 
 WIDTH = 7.2  # inches: a page
+WIDEST = 3.6  # inches: a panel that has no other beside it
 PALETTES = {"step": "viridis", "params_total": "plasma"}  # two, so that a step is not taken for a size
 NAMES = {"step": "step $S$", "params_total": "parameters $P$"}
 TERMS = {"params_total": ("b", "alpha"), "step": ("c", "beta")}
@@ -51,7 +52,7 @@ def curves(cells, laws, out, protocol="lossless", null="random"):
     """
     column, tables = select(cells, laws, out, protocol, null)
     styles = {by: styles_of(tables, by) for by in TERMS}
-    line = {f"{null} bytes": (tables[null][column].mean(), "--")} if null in tables else {"raw bytes": (1.0, ":")}
+    line = {f"{null} bytes": (tables[null][column].mean(), "--")} if null in tables else {}
     with picture(len(tables), 2, 2.35, out) as (figure, panels):
         finishers = []
         for row, (modality, data) in zip(panels, tables.items(), strict=True):
@@ -86,11 +87,12 @@ def contours(cells, laws, out, protocol="lossless", null="random"):
     column, tables = select(cells, laws, out, protocol, null)
     columns = min(len(tables), 2)
     rows = -(-len(tables) // columns)
-    with picture(rows, columns, 2.5, out, used=len(tables)) as (figure, panels):
+    width = min(WIDTH, WIDEST * columns)
+    with picture(rows, columns, 2.5, out, len(tables), width) as (figure, panels):
         finishers, texts = [], []
         for panel, (modality, data) in zip(panels.flat, tables.items(), strict=False):
             law = laws.get(modality, {}).get(protocol)
-            texts.append((panel, modality, _notes(law, WIDTH / columns - 0.6), law))
+            texts.append((panel, modality, _notes(law, width / columns - 0.6), law))
             panel.set(xscale="log", yscale="log", xlabel=NAMES["params_total"], ylabel="step $S$")
             shown = data[column].to_numpy()
             p, s = (_grid(data[x]) for x in TERMS)
@@ -144,17 +146,17 @@ def select(cells, laws, out, protocol, null):
 
 
 @contextmanager
-def picture(rows, columns, height, out, used=None):
-    """A page-wide figure of rows of `height` inches and its panels; written to `out` at the end of the block.
+def picture(rows, columns, height, out, used=None, width=WIDTH):
+    """A figure of rows of `height` inches and its panels; written to `out` at the end of the block.
 
     used: how many of the panels are used, where not all.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height * rows + 0.3), layout="constrained")
+        figure = Figure(figsize=(width, height * rows + 0.3), layout="constrained")
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         panels = figure.subplots(rows, columns, squeeze=False)
-        for panel in list(panels.flat)[used:] if used else []:
+        for panel in panels.flat[used:] if used else ():
             panel.remove()
         yield figure, panels
         write(figure, out)
@@ -308,7 +310,7 @@ def _label_contours(panel, lines, cells):
             continue
         at = at[inside]
         away = np.linalg.norm((at[:, None] - taken) / (1.5, 1.0), axis=2).min(axis=1)  # labels are wider than high
-        if away.max() > 6 * points:
+        if away.max() > 9 * points:
             taken = np.vstack([taken, place := at[away.argmax()]])
             places.append(panel.transData.inverted().transform(place))
     if places:
