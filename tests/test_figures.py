@@ -94,7 +94,7 @@ def test_labels_of_meeting_curves_keep_apart():
     panel = figure.subplots()
     panel.set(xscale="log", xlim=(1e4, 1e7), ylim=(0, 1))
     ends = {step: (1e6, 0.02 + 1e-4 * i) for i, step in enumerate((75, 150, 300, 600, 1200))}
-    figures._label_ends(panel, ends, dict.fromkeys(ends, ("black", "o")))
+    figures.label_ends(panel, ends, dict.fromkeys(ends, ("black", "o")))
     boxes = [text.get_window_extent() for text in panel.texts]
     assert len(boxes) == 6
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -105,7 +105,7 @@ def test_labels_of_meeting_curves_keep_apart():
     ("number", "text"), [(75, "75"), (1200, "1200"), (143e3, "143k"), (1.9e6, "1.9M"), (1.41e9, "1.4B")]
 )
 def test_short_numbers(number, text):
-    assert figures._short(number) == text
+    assert figures.short(number) == text
 
 
 def test_bad_requests_are_refused_and_leave_no_file(study, tmp_path):

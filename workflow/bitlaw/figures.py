@@ -49,14 +49,14 @@ def scaling(cells, laws, out, response="cr_lossless", null="random"):
     response: the column of the upper row.   null: the modality whose mean ratio is drawn in all panels.
     Raises InputError.
     """
-    _check(cells, out, response)
+    check(cells, out, response)
     modalities = [m for m in cells["modality"].drop_duplicates() if m != null] + [null] * (
         null in set(cells["modality"])
     )
     columns = [response] + [column for column in PROTOCOLS if column != response]
     columns = [column for column in columns if cells[column].notna().any()]
     steps = sorted(cells["step"].unique())
-    styles = dict(zip(steps, _colours_and_markers(len(steps)), strict=True))
+    styles = dict(zip(steps, colours_and_markers(len(steps)), strict=True))
     with matplotlib.rc_context(STYLE):
         size = (PANEL[0] * len(modalities) + 0.4, PANEL[1] * len(columns) + 0.3)
         figure = Figure(figsize=size, layout="constrained")
@@ -69,24 +69,28 @@ def scaling(cells, laws, out, response="cr_lossless", null="random"):
             for panel, modality in zip(panels[row], modalities, strict=True):
                 data = cells[(cells["modality"] == modality) & cells[column].notna()]
                 law = laws.get(modality, {}).get(PROTOCOLS[column])
-                ends = _panel(panel, data, column, law, styles)
+                ends = draw_panel(panel, data, column, law, styles)
                 _title(panel, modality, law, modality == null)
                 lines = {f"{null} bytes": (reference, "--"), "raw bytes": (1.0, ":")}
-                finishers.append((panel, data, column, ends, _references(panel, data, column, lines)))
+                finishers.append((panel, data, column, ends, references(panel, data, column, lines)))
             panels[row][0].set_ylabel(f"compression ratio, {PROTOCOLS[column]}")
         for panel in panels[-1]:
             panel.set_xlabel("parameters $P$")
         figure.draw_without_rendering()  # the layout must stand before labels are placed among points
         figure.set_layout_engine("none")
         for panel, data, column, ends, lines in finishers:
-            _label_ends(panel, ends, styles)
-            _label_references(panel, data, column, lines)
-        for kind, path in out.items():
-            with replacing(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=200, metadata=DATELESS[kind])
+            label_ends(panel, ends, styles)
+            label_references(panel, data, column, lines)
+        write(figure, out)
 
 
-def _check(cells, out, response):
+def write(figure, out):
+    for kind, path in out.items():
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=200, metadata=DATELESS[kind])
+
+
+def check(cells, out, response):
     if response not in PROTOCOLS:
         raise InputError(f"figure: response {response!r} is none of {', '.join(PROTOCOLS)}")
     if missing := {"modality", "model", "step", "params_total", *PROTOCOLS} - set(cells.columns):
@@ -97,14 +101,17 @@ def _check(cells, out, response):
         raise InputError(f"figure: cannot write {', '.join(sorted(unknown))}; can write {', '.join(DATELESS)}")
 
 
-def _colours_and_markers(n):
-    """n pairs, dark to light in the order of training; viridis without its palest part, unreadable on white."""
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.78, n))
+def colours_and_markers(n, palette="viridis"):
+    """n pairs, dark to light in order; a palette of matplotlib without its palest part, unreadable on white."""
+    colours = matplotlib.colormaps[palette](np.linspace(0.0, 0.78, n))
     return [(colours[i], MARKERS[i % len(MARKERS)]) for i in range(n)]
 
 
-def _panel(panel, data, column, law, styles):
-    """Points, and curves where there is a law; returns {step: (P, ratio) of its right end}."""
+def draw_panel(panel, data, column, law, styles, x="params_total", by="step"):
+    """Points over x at each value of `by` (parameters, steps or the other way round), and curves where there is a law.
+
+    Returns {value of `by`: (x, ratio) of the right end of its curve}.
+    """
     panel.set_xscale("log")
     panel.grid(axis="y", linewidth=0.4, color="0.92")
     panel.set_axisbelow(True)
@@ -113,44 +120,44 @@ def _panel(panel, data, column, law, styles):
         panel.set(xticks=[], yticks=[])
         panel.xaxis.set_minor_locator(NullLocator())
         return {}
-    first, last = data["params_total"].min(), data["params_total"].max()
+    first, last = data[x].min(), data[x].max()
     drawn = law is not None and law["verdict"] == "law"
     ends = {}
-    for step, group in data.sort_values("params_total").groupby("step"):
-        colour, marker = styles[step]
-        p, ratio = group["params_total"].to_numpy(float), group[column].to_numpy(float)
+    for value, group in data.sort_values(x).groupby(by):
+        colour, marker = styles[value]
+        at, ratio = group[x].to_numpy(float), group[column].to_numpy(float)
         if drawn:
-            x = np.geomspace(first, last, 100)
-            y = predict(law, x, float(step))
-            panel.plot(x, y, color=colour, linewidth=1.1)
+            along = np.geomspace(first, last, 100)
+            y = predict(law, along, float(value)) if by == "step" else predict(law, float(value), along)
+            panel.plot(along, y, color=colour, linewidth=1.1)
         else:
-            x, y = p, ratio
-            panel.plot(x, y, color=colour, linewidth=0.6, alpha=0.6)
+            along, y = at, ratio
+            panel.plot(along, y, color=colour, linewidth=0.6, alpha=0.6)
         bars = group.get(f"{column}_ci")
         panel.errorbar(
-            p, ratio, yerr=bars, fmt=marker, color=colour, markersize=4, markeredgecolor="white", markeredgewidth=0.4,
+            at, ratio, yerr=bars, fmt=marker, color=colour, markersize=4, markeredgecolor="white", markeredgewidth=0.4,
             elinewidth=0.7, zorder=3,
         )  # fmt: skip
-        ends[step] = (x[-1], y[-1])
+        ends[value] = (along[-1], y[-1])
     span = last / first if last > first else 10.0
     panel.set_xlim(first / span**0.07, last * span**0.3)  # room for the labels of the ends
-    _ticks(panel, sorted(data["params_total"].unique()))
+    ticks(panel, sorted(data[x].unique()))
     return ends
 
 
-def _ticks(panel, sizes):
+def ticks(panel, sizes):
     """Label the sizes themselves, those that have room; the last always."""
     room = 0.13 * np.ptp(np.log(panel.get_xlim()))
     labelled = sizes[-1:]
     for size in reversed(sizes[:-1]):
         if np.log(labelled[0] / size) > room:
             labelled.insert(0, size)
-    panel.set_xticks(sizes, [_short(size) if size in labelled else "" for size in sizes])
+    panel.set_xticks(sizes, [short(size) if size in labelled else "" for size in sizes])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _short(number):
+def short(number):
     """64123 -> 64k, 1.41e9 -> 1.4B; below ten thousand as it is."""
     unit, name = next(((u, n) for u, n in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if number >= max(u, 1e4)), (1, ""))
     if not name:
@@ -174,7 +181,7 @@ def _title(panel, modality, law, is_null):
                    fontsize=SMALL, color=colour, linespacing=1.25)  # fmt: skip
 
 
-def _references(panel, data, column, lines):
+def references(panel, data, column, lines):
     """Set the range of y and draw the reference lines within it; returns [(text, value or "top" / "bottom")].
 
     The points come first: a line so far off that they would fill less than 40 % of the height gets a note instead.
@@ -201,8 +208,8 @@ def _references(panel, data, column, lines):
     return labels + [(f"{arrows[side]} " + ", ".join(texts), side) for side, texts in notes.items() if texts]
 
 
-def _label_ends(panel, ends, styles):
-    """Write each step at the right end of its curve, moved apart as little as legibility asks (least squares)."""
+def label_ends(panel, ends, styles, title="step $S$", text=short):
+    """Write each key at the right end of its curve, moved apart as little as legibility asks (least squares)."""
     if not ends:
         return
     points = panel.figure.dpi / 72
@@ -221,22 +228,22 @@ def _label_ends(panel, ends, styles):
         if abs(height - tip[1]) > 2 * points:  # a level leader would look like a minus sign
             line = inverse.transform([(tip[0] + 3.5 * points, tip[1]), (left - points, height)])
             panel.plot(*line.T, color=colour, linewidth=0.5, zorder=2)
-        panel.text(*inverse.transform((left, height)), _short(step), color=colour, **written)
-    panel.text(*inverse.transform((left, heights[-1] + 1.15 * gap)), "step $S$", color=GREY, **written)
+        panel.text(*inverse.transform((left, height)), text(step), color=colour, **written)
+    panel.text(*inverse.transform((left, heights[-1] + 1.15 * gap)), title, color=GREY, **written)
 
 
-def _label_references(panel, data, column, labels):
+def label_references(panel, data, column, labels, x="params_total"):
     """Write each label where it covers the fewest points and lines."""
     if not labels:
         return
     points, box = panel.figure.dpi / 72, panel.bbox
-    busy = [panel.transData.transform(data[["params_total", column]].to_numpy(float))] * 30  # points outweigh lines
+    busy = [panel.transData.transform(data[[x, column]].to_numpy(float))] * 30  # points outweigh lines
     for line in panel.lines:
         path = line.get_transform().transform_path(line.get_path())
         if len(set(path.vertices[:, 1])) > 1 and line.get_linestyle() != "None":
             busy.append(path.interpolated(20).vertices)
     busy = np.concatenate(busy)
-    taken = [text.get_window_extent() for text in panel.texts[1:]]  # the first is the law, outside
+    taken = [text.get_window_extent() for text in panel.texts]
     style = {"fontsize": SMALL, "color": "0.3", "va": "center", "zorder": 4, "bbox": WHITE}
     edges = {"top": box.y1 - 5 * points, "bottom": box.y0 + 5 * points}
     for label, at in sorted(labels, key=lambda pair: pair[1] not in edges):  # what has one place only goes first
@@ -248,14 +255,14 @@ def _label_references(panel, data, column, labels):
         found = []
         for rank, y in enumerate(heights):
             text.set_text("- - " * (rank > 1) + label)
-            for x in np.linspace(box.x0 + 0.01 * box.width, box.x0 + 0.6 * box.width, 25):
-                text.set_position((x, y))
+            for left in np.linspace(box.x0 + 0.01 * box.width, box.x0 + 0.6 * box.width, 25):
+                text.set_position((left, y))
                 extent = text.get_window_extent()
                 near = np.abs(busy - (extent.p0 + extent.p1) / 2) < np.array(extent.size) / 2 + 2.5 * points
                 outside = extent.y0 < box.y0 or extent.y1 > box.y1 or extent.x1 > box.x1
                 blocked = outside + sum(extent.overlaps(other) for other in taken)
-                found.append((near.all(axis=1).sum() + 100 * blocked + 15 * (rank > 1), rank, x, y, extent))
+                found.append((near.all(axis=1).sum() + 100 * blocked + 15 * (rank > 1), rank, left, y, extent))
         text.remove()
-        _, rank, x, y, extent = min(found, key=lambda candidate: candidate[:3])
-        panel.text(*panel.transData.inverted().transform((x, y)), "- - " * (rank > 1) + label, **style)
+        _, rank, left, y, extent = min(found, key=lambda candidate: candidate[:3])
+        panel.text(*panel.transData.inverted().transform((left, y)), "- - " * (rank > 1) + label, **style)
         taken.append(extent)
