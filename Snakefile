@@ -28,6 +28,7 @@ wildcard_constraints:
     source="[a-z0-9_-]+",
     modality="[a-z0-9_-]+",
     step=r"\d+",
+    protocol="lossless|published",
 
 
 include: "rules/common.smk"
@@ -44,3 +45,4 @@ rule all:
         f"{RESULTS}/tables/cells.csv",
         expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
         expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"]),
+        expand(f"{RESULTS}/figures/{{picture}}_lossless.png", picture=PICTURES),

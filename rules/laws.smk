@@ -3,8 +3,11 @@
 
 rule table:
     input:
-        [f"{RESULTS}/cells/{modality}/{model}/step{step}.json" for modality, model, step in study.cells(config)],
-        modules("tables"),
+        cells=[f"{RESULTS}/cells/{modality}/{model}/step{step}.json" for modality, model, step in study.cells(config)],
+        chunks=[
+            f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet" for modality, model, step in study.cells(config)
+        ],
+        modules=modules("tables"),
     output:
         cells=f"{RESULTS}/tables/cells.csv",
         grids=[f"{RESULTS}/tables/{modality}_{p}.md" for modality in MODALITIES for p in ("lossless", "published")],

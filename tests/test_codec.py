@@ -427,11 +427,22 @@ def test_a_stream_of_other_weights_is_refused_even_under_the_same_name(one_shot,
         codec.decode(other.model, other.spelling, one_shot.records(SHORT), 1)
 
 
-def test_an_invariant_stream_is_refused_where_passes_differ(one_shot, monkeypatch):
-    stream = one_shot.stream(SHORT)
-    monkeypatch.setattr(codec, "invariant", lambda model: False)
-    with pytest.raises(InputError, match="other probabilities"):
-        one_shot.restore(stream)
+@pytest.mark.parametrize(
+    ("holds", "error", "message"),
+    [(True, codec.CorruptStream, "damaged"), (False, InputError, "other probabilities")],
+)
+def test_a_failed_decode_is_laid_to_the_machine_where_passes_differ(
+    one_shot, neox_folder, monkeypatch, holds, error, message
+):
+    tokenizer = neox_folder / "tokenizer.json"
+    mine = codec.header(
+        one_shot.model, checkpoints.describe(neox_folder)["weights_sha256"], tokens.open_tokenizer(tokenizer)[2], "fp32"
+    )
+    records = one_shot.records(SHORT)
+    assert codec.restore(codec.pack(mine, records), neox_folder, tokenizer) == b"".join(SHORT)
+    monkeypatch.setattr(codec, "invariant", lambda model: holds)
+    with pytest.raises(error, match=message):
+        codec.restore(codec.pack(mine, [records[0]._replace(check=0)]), neox_folder, tokenizer)
 
 
 def test_probabilities_off_by_one_unit_are_noticed(one_shot):

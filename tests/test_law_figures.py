@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from bitlaw import InputError, check_figures, excess_figure, law_figures, laws
+from bitlaw import InputError, check_figures, excess_figure, law_figures, laws, notation
 
 PICTURES = {
     "curves": law_figures.curves,
@@ -147,7 +147,7 @@ def test_a_law_without_the_optional_keys_is_drawn_and_what_is_missing_said(study
 
 def test_curves_say_law_errors_published_law_and_null(study, drawn):
     seen, law = words(drawn / "curves.svg"), study[1]["text"]["lossless"]
-    assert laws.equation(law) in seen and "±" in seen
+    assert notation.equation(law) in seen and "±" in seen
     assert "- - published (printed, rounded): $" in seen and "outside the panels" in seen
     assert "random bytes 1.30" in seen and "size $P$" in seen and "step $S$" in seen
 

@@ -60,6 +60,7 @@ def test_the_embedded_study_has_exactly_these_jobs(clone):
         "table": 1,
         "fit": 4,
         "figure": 1,
+        "pictures": 1,
         "all": 1,
     }
 

@@ -61,7 +61,9 @@ def leave_one_out(law):
     errors = []
     for i in range(len(ratio)):
         rest = np.arange(len(ratio)) != i
-        found = forms.polish(law["form"], x[rest], y[rest], ratio[rest], start_at(law, ratio[rest]))
+        found = forms.polish(
+            law["form"], x[rest], y[rest], ratio[rest], start_at(law, ratio[rest]), tolerance=forms.REFIT
+        )
         predicted, _ = forms.values(law["form"], found.params.valuesdict(), x[i : i + 1], y[i : i + 1])
         errors.append(float(predicted[0] - ratio[i]))
     return float(np.sqrt(np.mean(np.square(errors))))

@@ -5,6 +5,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from scipy.optimize import minimize, nnls
 
 from bitlaw.figures import SMALL, WHITE, label_ends, short, ticks
+from bitlaw.forms import BOUNDS
 from bitlaw.law_figures import (
     NAMES,
     TERMS,
@@ -22,7 +23,7 @@ from bitlaw.law_figures import (
     styles_of,
     wrapped,
 )
-from bitlaw.laws import BOUNDS, GREEK
+from bitlaw.notation import GREEK
 
 
 def excess(cells, laws, out, protocol="lossless", null="random"):

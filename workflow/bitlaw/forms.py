@@ -48,6 +48,7 @@ GRID = np.geomspace(0.05, 4.0, 9)
 POLISHED = 10
 SAME = 1e-6  # relative difference of objectives that count as the same minimum
 FLOOR = 1e-12  # sums of squares below this share of the data's are rounding
+REFIT = 1e-7  # tolerance of a refit to other data, from a law nearby: its last digits do not matter
 WIDTHS = (100.0, 10.0, 1.0)  # a robust loss is approached from wider ones, in units of its own
 
 
@@ -169,7 +170,7 @@ def _given(form, response):
     return list(itertools.product((0.25, 0.5, 1.0, 2.0, 4.0), constants))
 
 
-def polish(form, x, y, response, start, loss="ls", delta=1e-3, log=False):
+def polish(form, x, y, response, start, loss="ls", delta=1e-3, log=False, tolerance=1e-11):
     """lmfit's result of least squares from `start`; a robust loss goes on from there to its own minimum."""
     names = CENTRED[form]
 
@@ -180,7 +181,8 @@ def polish(form, x, y, response, start, loss="ls", delta=1e-3, log=False):
         free = [i for i, name in enumerate(names) if p[name].vary]
         return residuals(form, p.valuesdict(), x, y, response, log)[1][:, free]
 
-    tight = {"ftol": 1e-11, "xtol": 1e-11, "gtol": 1e-13, "x_scale": "jac", "max_nfev": 200, "Dfun": slopes}
+    tight = {"ftol": tolerance, "xtol": tolerance, "gtol": 1e-2 * tolerance}
+    tight |= {"x_scale": "jac", "max_nfev": 200, "Dfun": slopes}
     with np.errstate(invalid="ignore", divide="ignore"):  # roots of a singular covariance, which its users refuse
         result = lmfit.minimize(residual, start, method="least_squares", **tight)
         if loss == "ls":

@@ -35,7 +35,8 @@ from bitlaw.figures import (
     short,
     write,
 )
-from bitlaw.laws import equation, errors, predict
+from bitlaw.laws import predict
+from bitlaw.notation import equation, errors
 
 WIDTH = 7.2  # inches: a page
 WIDEST = 3.6  # inches: a panel that has no other beside it

@@ -158,7 +158,7 @@ def _hold_bounds(form, found, x, y, ratio, without, loss, delta, log):
     for name, bounds in (("alpha", BOUNDS), ("beta", BOUNDS), ("k", forms.POWERS)):
         near = [bound for bound in bounds if name in names and abs(math.log(names[name] / bound)) < NEAR]
         trials |= {f"{name} = {bound:g}": {name: bound} for bound in near}
-    if names.get("a", math.inf) < 0.1 * ratio.min():
+    if "a" in names:
         trials["a = 0"] = {"a": 0.0}
     hit = []
     for trial, held_values in trials.items():

@@ -43,11 +43,17 @@ def equation(law):
 
 
 def errors(law):
-    """Standard errors as plain text: "a ± 0.03, ln b ± 4.6, α ± 0.23, ..."; "?" where there is none."""
+    """Standard errors as plain text: "a ± 0.03, ln b ± 4.6, α ± 0.23, ..."; "?" where there is none.
+
+    An exponent whose 95 % interval is unbounded on both sides is called that.
+    """
     parts = []
     for name, c in law["coefficients"].items():
         shown = GREEK.get(name, name)
-        if c["stderr"] is not None:
+        span = law.get("profile", {}).get(name, {})
+        if span.get("low_unbounded") and span.get("high_unbounded") and c["value"] is not None:
+            parts.append(f"{shown} unbounded")  # a standard error would claim to know it
+        elif c["stderr"] is not None:
             parts.append(f"{shown} ± {_two(c['stderr'])}")
         elif c["stderr_log"] is not None:
             parts.append(f"ln {shown} ± {_two(c['stderr_log'])}")

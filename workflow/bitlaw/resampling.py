@@ -79,7 +79,7 @@ def _refits(law, ratios):
     x, y = np.log(np.array(law["params"]) / law["P0"]), np.log(np.array(law["steps"]) / law["S0"])
     samples = []
     for ratio in ratios:
-        found = forms.polish(law["form"], x, y, ratio, start_at(law, ratio))
+        found = forms.polish(law["form"], x, y, ratio, start_at(law, ratio), tolerance=forms.REFIT)
         samples.append(_coefficients(law, found.params.valuesdict(), ratio))
     names = [name for name in NATURAL if name in law["coefficients"]]
     intervals = {}

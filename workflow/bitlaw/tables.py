@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import scipy.stats
 
 from bitlaw import InputError
 from bitlaw.accounting import TERMS
@@ -13,6 +14,7 @@ from bitlaw.atomic import replacing
 
 COLUMNS = (
     *("modality", "model", "step", "params_total", "params_nonembedding", "cr_published", "cr_lossless"),
+    *("cr_published_ci", "cr_lossless_ci"),
     *TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
 )
@@ -20,8 +22,9 @@ PROTOCOLS = ("lossless", "published")
 
 
 def collect(paths):
-    """DataFrame with COLUMNS from the cells' json files, in the order given.
+    """DataFrame with COLUMNS from the cells' json files and the parquet files beside them, in the order given.
 
+    cr_..._ci, the half-width of the ratio's 95 % interval over chunks, is 1.96 standard errors of their mean.
     Raises InputError when two steps of a model hold the same weights: then one of them is not what it says.
     """
     cells = [json.loads(Path(path).read_text()) for path in paths]
@@ -34,7 +37,11 @@ def collect(paths):
                 f"{name} step {step} has the same weights as {other[0]} step {other[1]} "
                 f"(sha256 {cell['weights_sha256'][:16]}): one of the two checkpoints is mislabelled; fetch it again"
             )
-    return pd.DataFrame(cells)[list(COLUMNS)]
+    table = pd.DataFrame(cells)
+    for protocol in PROTOCOLS:
+        ratios = [chunk_ratios([Path(path).with_suffix(".parquet")], protocol)[0] for path in paths]
+        table[f"cr_{protocol}_ci"] = [1.96 * scipy.stats.sem(row[~np.isnan(row)]) for row in ratios]
+    return table[list(COLUMNS)]
 
 
 def chunk_ratios(paths, protocol):
