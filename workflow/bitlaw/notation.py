@@ -96,6 +96,7 @@ def _rows(found):
             fit = fits[form]
             cells = [_with_error(fit["coefficients"].get(name)) for name in ("a", "b", "alpha", "c", "beta", "k")]
             marks = " (best)" * (form == law["winner"]) + " (no law)" * (form == "additive" and law["verdict"] != "law")
+            marks += f" ({', '.join(fit['bounds_hit'])})" * bool(fit["bounds_hit"])
             quality = [f"{fit['rmse']:.4f}", f"{fit['loo_rmse']:.4f}"]
             delta = "" if fit["aicc"] is None else f"{fit['aicc'] - least:.1f}"
             rows.append([protocol, form + marks, *cells, *quality, delta])
