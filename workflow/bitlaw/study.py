@@ -56,6 +56,10 @@ def _line(error):
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"config: {key}: the key {missing[0]!r} is missing; required: {', '.join(error.validator_value)}"
+    if error.validator == "dependentRequired":
+        needs = [(name, other) for name, others in error.validator_value.items() for other in others]
+        name, other = next((n, o) for n, o in needs if n in error.instance and o not in error.instance)
+        return f"config: {key}: the key {other!r} is missing; {name!r} needs it"
     if error.validator == "oneOf":
         ways = " | ".join(" and ".join(way["required"]) for way in error.validator_value)
         return f"config: {key}: {sorted(error.instance)} given; exactly one of these is needed: {ways}"
