@@ -81,8 +81,9 @@ def shrunken(clone, hub):  # noqa: F811
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {"HF_ENDPOINT": hub.base, "HF_HOME": str(clone / "hf"), "no_proxy": "127.0.0.1"}
 
-    def start(*arguments, **changed):
-        return run(clone, *arguments, "--configfile", STUDY, "small.yaml", env=environment | changed)
+    def start(*arguments, timeout=600, **changed):
+        configured = (*arguments, "--configfile", STUDY, "small.yaml")
+        return run(clone, *configured, timeout=timeout, env=environment | changed)
 
     return start
 
@@ -115,7 +116,7 @@ def test_a_checkpoint_is_fetched_by_the_workflow_and_a_moved_branch_refused(clon
 
 @pytest.mark.slow
 def test_the_shrunken_study_runs_from_end_to_end(clone, hub, shrunken):  # noqa: F811
-    ran = shrunken("--rerun-incomplete")
+    ran = shrunken("--rerun-incomplete", timeout=3000)
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
     cells = pd.read_csv(clone / "results/pythia/tables/cells.csv")
     assert len(cells) == 50 and set(cells["modality"]) == {"text", "random"}
