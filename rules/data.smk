@@ -38,7 +38,7 @@ rule shard:
 rule tokenize:
     input:
         shards="data/shards/{dataset}/manifest.json",
-        tokenizer=lambda wildcards: config["tokenizers"][wildcards.tokenizer],
+        tokenizer=lambda wildcards: study.tokenizer(config, wildcards.tokenizer),
         modules=modules("ascii", "tokens"),
     output:
         "data/tokens/{dataset}/{tokenizer}.npz",

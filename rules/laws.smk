@@ -15,6 +15,8 @@ rule table:
         f"{RESULTS}/logs/table.log",
     conda:
         "../envs/analysis.yaml"
+    params:
+        nominal=study.nominal(config),
     script:
         "../scripts/table.py"
 

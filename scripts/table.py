@@ -4,7 +4,7 @@ from bitlaw import progress, tables
 from bitlaw.atomic import replacing
 
 progress.log_to(snakemake.log[0])
-table = tables.collect(snakemake.input.cells)
+table = tables.collect(snakemake.input.cells, snakemake.params.nominal)
 tables.write_csv(table, snakemake.output.cells)
 for path in snakemake.output.grids:
     with replacing(path) as temporary:

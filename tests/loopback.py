@@ -3,7 +3,10 @@
 import hashlib
 import html
 import json
+import os
 import re
+import socket
+import struct
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +18,7 @@ class Loopback:
     files:    path -> bytes
     rules:    path -> what goes wrong there: a dict (at every request) or a list of dicts (one a request, then no more):
               status   answer with this status instead
-              cut      close the connection after so many bytes of the body
+              cut      close the connection after so many bytes of the body; with reset: True, reset it
               hang     wait so many seconds before the answer
               pace     seconds to wait after each 64 KiB of the body
               ranges   False: ignore Range and send the whole
@@ -108,6 +111,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         if cut < len(body):
             self.close_connection = True
+            if rule.get("reset"):  # a close that does not wait for what was sent is a reset
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())
 
     do_HEAD = do_GET
 

@@ -31,6 +31,14 @@ def check(config):
             raise InputError(f"config: chunk_bytes: {config['chunk_bytes']} given; image patches (32×64) need 2048")
     for i, model in enumerate(config["models"]):
         _known(f"models[{i}].tokenizer", model["tokenizer"], config["tokenizers"])
+        revisions = [revision(config, model["name"], step) for step in config["steps"]] if "repo" in model else []
+        for name in model.get("commits", {}):
+            _known(f"models[{i}].commits", name, revisions)
+    given = len(nominal(config))
+    if given not in (0, len(config["models"])):
+        raise InputError(f"config: models: `nominal` is given for {given} of {len(config['models'])}; give all or none")
+    if config.get("params") == "nominal" and not given:
+        raise InputError("config: params: 'nominal' given; then every model needs the key `nominal`")
     if config["verify"] > config["chunks"]:
         raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
 
@@ -63,6 +71,10 @@ def _line(error):
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"config: {key}: the key {missing[0]!r} is missing; required: {', '.join(error.validator_value)}"
+    if error.validator == "dependentRequired":
+        needs = [(name, other) for name, others in error.validator_value.items() for other in others]
+        name, other = next((n, o) for n, o in needs if n in error.instance and o not in error.instance)
+        return f"config: {key}: the key {other!r} is missing; {name!r} needs it"
     if error.validator == "oneOf":
         ways = " | ".join(" and ".join(way["required"]) for way in error.validator_value)
         return f"config: {key}: {sorted(error.instance)} given; exactly one of these is needed: {ways}"
@@ -129,7 +141,24 @@ def raws(config):
 
 def checkpoint(config, model, step):
     """Folder of one checkpoint."""
-    return by_name(config, "models", model)["folder"].format(name=model, step=step)
+    entry = by_name(config, "models", model)
+    return entry.get("folder", "data/models/{name}/step{step}").format(name=model, step=step)
+
+
+def revision(config, model, step):
+    """Revision of one checkpoint of a model on the Hub."""
+    return by_name(config, "models", model)["revision"].format(name=model, step=step)
+
+
+def tokenizer(config, name):
+    """Path of the tokenizer.json called `name`."""
+    entry = config["tokenizers"][name]
+    return entry if isinstance(entry, str) else f"data/tokenizers/{name}/tokenizer.json"
+
+
+def nominal(config):
+    """Model to nominal count of parameters; empty when the study gives none."""
+    return {model["name"]: model["nominal"] for model in config["models"] if "nominal" in model}
 
 
 def cells(config):

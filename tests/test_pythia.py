@@ -1,0 +1,140 @@
+"""The pythia study: its jobs by dry run, its checkpoints through the workflow, and, shrunken, from end to end."""
+
+import json
+import os
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+
+from bitlaw.ladder import build, save_checkpoint
+from conftest import CONTEXT, PADDED_VOCABULARY, PASSAGE
+from hub_server import HubServer
+from test_workflow import clone, jobs, run  # noqa: F401
+
+STUDY = "workflow/studies/pythia.yaml"
+WIDTHS = {"pythia-70m": 32, "pythia-160m": 48, "pythia-410m": 64, "pythia-1b": 80, "pythia-1.4b": 96}
+STEPS = [1000, 8000, 32000, 128000, 143000]
+CHAIN = {"fetch": 1, "shard": 1, "fetch_tokenizer": 1, "tokenize": 1, "fetch_model": 1, "compress": 1}
+
+
+def test_the_full_study_has_exactly_these_jobs(clone):  # noqa: F811
+    assert jobs(run(clone, "-n", "--configfile", STUDY).stdout) == {
+        "fetch": 2,
+        "shard": 2,
+        "fetch_tokenizer": 1,
+        "tokenize": 2,
+        "fetch_model": 25,
+        "compress": 50,
+        "table": 1,
+        "fit": 2,
+        "figure": 1,
+        "pictures": 1,
+        "all": 1,
+    }
+
+
+@pytest.mark.parametrize("cell", ["text/pythia-70m/step1000", "random/pythia-1.4b/step143000"])
+def test_one_cell_by_its_path_needs_exactly_its_chain(clone, cell):  # noqa: F811
+    assert jobs(run(clone, "-n", f"results/pythia/cells/{cell}.json", "--configfile", STUDY).stdout) == CHAIN
+
+
+def test_two_modalities_of_a_step_fetch_its_model_once(clone):  # noqa: F811
+    cells = [f"results/pythia/cells/{modality}/pythia-1b/step8000.json" for modality in ("text", "random")]
+    found = jobs(run(clone, "-n", *cells, "--configfile", STUDY).stdout)
+    assert found["fetch_model"] == 1 and found["fetch_tokenizer"] == 1 and found["compress"] == 2
+
+
+@pytest.fixture(scope="module")
+def hub(tokenizer, tmp_path_factory):
+    """A Hub that has all 25 revisions of the study, with models that are tiny and differ."""
+    with HubServer() as server:
+        for name, width in WIDTHS.items():
+            for step in STEPS:
+                folder = tmp_path_factory.mktemp(name)
+                shape = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": width // 16}
+                model = build(shape, {"sequence_length": CONTEXT, "seed": step + width}, PADDED_VOCABULARY)
+                save_checkpoint(model, tokenizer, folder)
+                files = {path.name: path.read_bytes() for path in folder.iterdir()}
+                server.add(f"EleutherAI/{name}", files | {"README.md": b"# Pythia"}, f"step{step}")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shrunken(clone, hub):  # noqa: F811
+    """Arguments and environment of a run of the study with few chunks, all of it from the loopback Hub."""
+    (clone / "passages").mkdir()
+    (clone / "passages" / "a.txt").write_text(PASSAGE * 20)
+    small = {
+        "chunks": 4,
+        "precision": "fp32",
+        "verify": 1,
+        "modalities": [
+            {"name": "text", "source": "passages", "cut": "bytes", "sampling": "head"},
+            {"name": "random", "source": "random", "cut": "bytes", "sampling": "head"},
+        ],
+        "sources": {"passages": {"folder": "passages", "pattern": "*.txt", "licence": "public domain"}},
+    }
+    (clone / "small.yaml").write_text(yaml.safe_dump(small))
+    unset = ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= {"HF_ENDPOINT": hub.base, "HF_HOME": str(clone / "hf"), "no_proxy": "127.0.0.1"}
+
+    def start(*arguments, **changed):
+        return run(clone, *arguments, "--configfile", STUDY, "small.yaml", env=environment | changed)
+
+    return start
+
+
+def test_a_checkpoint_is_fetched_by_the_workflow_and_a_moved_branch_refused(clone, hub, shrunken):  # noqa: F811
+    path = "data/models/pythia-160m/step8000/source.json"
+    first = shrunken(path)
+    assert first.returncode == 0, first.stderr
+    assert jobs(first.stdout + first.stderr) == {"fetch_tokenizer": 1, "fetch_model": 1}
+    record = json.loads((clone / path).read_text())
+    assert record["commit"] == hub.refs["EleutherAI/pythia-160m"]["step8000"]
+    assert (clone / "data/commits/EleutherAI/pythia-160m/step8000").read_text().strip() == record["commit"]
+    assert jobs(shrunken("-n", "results/pythia/cells/text/pythia-160m/step8000.json").stdout) == {
+        name: count for name, count in CHAIN.items() if not name.startswith("fetch_")
+    }
+    shutil.rmtree(clone / "data/models")
+    before = dict(hub.refs["EleutherAI/pythia-160m"])
+    try:
+        moved = hub.add("EleutherAI/pythia-160m", hub.commits[before["step1000"]], "step8000")
+        second = shrunken(path)
+    finally:
+        hub.refs["EleutherAI/pythia-160m"] = before
+    assert second.returncode != 0 and not (clone / path).exists()
+    log = (clone / "results/pythia/logs/fetch/pythia-160m/step8000.log").read_text()
+    assert f"now commit {moved}, before it was {record['commit']}" in log
+    third = shrunken(path, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
+    assert third.returncode == 0, third.stderr
+    assert json.loads((clone / path).read_text()) == record
+
+
+@pytest.mark.slow
+def test_the_shrunken_study_runs_from_end_to_end(clone, hub, shrunken):  # noqa: F811
+    ran = shrunken("--rerun-incomplete")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
+    cells = pd.read_csv(clone / "results/pythia/tables/cells.csv")
+    assert len(cells) == 50 and set(cells["modality"]) == {"text", "random"}
+    assert list(cells["params_nominal"].unique()) == [
+        70_000_000,
+        160_000_000,
+        410_000_000,
+        1_000_000_000,
+        1_400_000_000,
+    ]
+    assert (cells[cells["modality"] == "random"]["cr_lossless"] > 1).all()
+    for name in WIDTHS:
+        for step in STEPS:
+            about = json.loads((clone / f"results/pythia/cells/text/{name}/step{step}.json").read_text())
+            commit = hub.refs[f"EleutherAI/{name}"][f"step{step}"]
+            assert about["origin"] == {"repository": f"EleutherAI/{name}", "revision": f"step{step}", "commit": commit}
+            assert about["decode_check"]["passed"]
+    law = json.loads((clone / "results/pythia/laws/text.json").read_text())
+    assert {"total", "nonembedding", "nominal", "after warm-up"} <= set(law["lossless"]["sensitivity"])
+    for kind in ("svg", "pdf", "png"):
+        assert (clone / f"results/pythia/figures/scaling.{kind}").stat().st_size > 5000
+    assert "Nothing to be done" in shrunken("-n").stdout
