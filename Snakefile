@@ -23,6 +23,7 @@ except InputError as error:
 RESULTS = f"results/{config['study']}"
 MODALITIES = [m["name"] for m in config["modalities"]]
 DATASETS = study.datasets(config)
+RAW = study.raws(config)
 
 
 wildcard_constraints:

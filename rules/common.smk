@@ -13,7 +13,7 @@ def threads_of_a_job():
 
 def files_of_folder(wildcards):
     """The files of a local folder are inputs, so that a change of them is seen; other sources have none."""
-    source = config["sources"][wildcards.source]
+    source = RAW[wildcards.source]["source"]
     if "folder" not in source:
         return []
     return sorted(

@@ -26,6 +26,7 @@ def check(config):
                 raise InputError(f"config: {kind}: the name {name!r} is given twice; names must differ")
     for i, modality in enumerate(config["modalities"]):
         _known(f"modalities[{i}].source", modality["source"], config["sources"])
+        _fits(f"modalities[{i}]", modality, config["sources"][modality["source"]])
         if modality["cut"] == "image" and config["chunk_bytes"] != 2048:
             raise InputError(f"config: chunk_bytes: {config['chunk_bytes']} given; image patches (32×64) need 2048")
     for i, model in enumerate(config["models"]):
@@ -40,6 +41,20 @@ def check(config):
         raise InputError("config: params: 'nominal' given; then every model needs the key `nominal`")
     if config["verify"] > config["chunks"]:
         raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
+
+
+def _fits(key, modality, source):
+    """A modality against its own cut, and against a source that is streamed until its first items hold the chunks."""
+    needed = {"image": "patches", "speech": "rate"}.get(modality["cut"])
+    if needed and needed not in modality:
+        raise InputError(f"config: {key}: the key {needed!r} is missing; `cut: {modality['cut']}` needs it")
+    allowed = {"cut": ["image", "speech"], "sampling": ["head"]} if "dataset" in source else {}
+    for setting, values in allowed.items():
+        if modality[setting] not in values:
+            raise InputError(
+                f"config: {key}.{setting}: {modality[setting]!r} given; allowed: {', '.join(values)}, as the source "
+                f"{modality['source']!r} is a data set on the Hub, of which the first items are taken"
+            )
 
 
 def _known(key, value, allowed):
@@ -102,6 +117,26 @@ def datasets(config):
         dataset(config, m["name"]): {k: v for k, v in m.items() if k != "name"} | {"chunks": config["chunks"]}
         for m in config["modalities"]
     }
+
+
+def raw(config, key):
+    """Folder under data/raw with the source of the dataset key `key`.
+
+    A data set on the Hub has one folder for each dataset key: what a study streams of it depends on that study alone.
+    """
+    name = datasets(config)[key]["source"]
+    return key if "dataset" in config["sources"][name] else name
+
+
+def raws(config):
+    """Folder under data/raw → what `sources.fetch` takes: name, source, and what is wanted of it (None: all of it)."""
+    sources, size = config["sources"], {"chunk_bytes": config["chunk_bytes"]}
+    found = {n: {"name": n, "source": source, "wanted": None} for n, source in sources.items() if "dataset" not in source}
+    for key, settings in datasets(config).items():
+        if (folder := raw(config, key)) not in found:
+            name = settings["source"]
+            found[folder] = {"name": name, "source": sources[name], "wanted": settings | size}
+    return found
 
 
 def checkpoint(config, model, step):
