@@ -34,4 +34,4 @@ lint: .venv/ready-to-test
 	@touch $@
 
 clean:
-	rm -rf .venv .snakemake results data/raw data/shards data/tokens data/models
+	rm -rf .venv .snakemake results data/raw data/shards data/tokens data/models data/tokenizers

@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ RESULTS = f"results/{config['study']}"
 MODALITIES = [m["name"] for m in config["modalities"]]
 DATASETS = study.datasets(config)
 PROTOCOLS = study.protocols(config)
+RAW = study.raws(config)
 
 
 wildcard_constraints:

@@ -13,7 +13,7 @@ def threads_of_a_job():
 
 def files_of_folder(wildcards):
     """The files of a local folder are inputs, so that a change of them is seen; other sources have none."""
-    source = config["sources"][wildcards.source]
+    source = RAW[wildcards.source]["source"]
     if "folder" not in source:
         return []
     return sorted(
@@ -30,9 +30,22 @@ def tokens_of_cell(wildcards):
 
 
 def tokenizer_of_cell(wildcards):
-    return config["tokenizers"][study.by_name(config, "models", wildcards.model)["tokenizer"]]
+    return study.tokenizer(config, study.by_name(config, "models", wildcards.model)["tokenizer"])
 
 
 def weights_of_cell(wildcards):
+    if "repo" in study.by_name(config, "models", wildcards.model):  # not there yet; source.json holds their hash
+        return [f"{study.checkpoint(config, wildcards.model, wildcards.step)}/source.json"]
     folder = Path(study.checkpoint(config, wildcards.model, wildcards.step))
     return sorted(map(str, folder.glob("*.safetensors"))) or [str(folder / "model.safetensors")]
+
+
+def commit_of_checkpoint(wildcards):
+    """The commit that the configuration names for a checkpoint on the Hub; None leaves it to the revision."""
+    commits = study.by_name(config, "models", wildcards.model).get("commits", {})
+    return commits.get(study.revision(config, wildcards.model, wildcards.step))
+
+
+def any_of(names):
+    """A wildcard's pattern: one of `names`, and nothing when there are none."""
+    return "|".join(map(re.escape, names)) or r"(?!)"

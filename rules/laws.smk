@@ -39,7 +39,7 @@ else:
         conda:
             "../envs/analysis.yaml"
         params:
-            models=config["models"],
+            nominal=study.nominal(config),
         script:
             "../scripts/table.py"
 

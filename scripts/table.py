@@ -1,5 +1,5 @@
 from bitlaw import progress, tables
 
 progress.log_to(snakemake.log[0])
-cells = tables.collect(snakemake.input.cells, snakemake.params.models)
+cells = tables.collect(snakemake.input.cells, snakemake.params.nominal)
 tables.write(cells, snakemake.output.cells, snakemake.output.grids)

@@ -104,6 +104,7 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
     return rows, {
         **result,
         **about,
+        "origin": checkpoints.origin(folder),
         "tokenizer_sha256": tokenizer_sha256,
         "shards": json.loads((Path(shard_folder) / "manifest.json").read_text())["shards"],
         "precision": precision,

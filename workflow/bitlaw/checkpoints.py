@@ -65,6 +65,15 @@ def describe(folder):
     }
 
 
+def origin(folder):
+    """{repository, revision, commit} of a checkpoint that came from the Hugging Face Hub; None of any other."""
+    path = Path(folder) / "source.json"
+    if not path.exists():
+        return None
+    source = json.loads(path.read_text())
+    return {key: source[key] for key in ("repository", "revision", "commit")}
+
+
 def load(folder, precision="fp32", device="cpu"):
     """The model of `folder`: NeoX for GPT-NeoX checkpoints, else through transformers (see `generic`)."""
     if precision not in PRECISIONS:
