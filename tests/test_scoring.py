@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bitlaw import checkpoints, scoring
+from bitlaw import checkpoints, scoring, softmax
 
 F32 = np.float32
 
@@ -40,9 +40,9 @@ def rows_of_logits(spread=40.0):
 def test_intervals_are_as_documented_and_as_the_decoder_sees_them(logits, seed):
     targets = np.random.default_rng(seed).integers(0, logits.shape[1], len(logits))
     with np.errstate(over="ignore"):
-        starts, frequencies, totals, _ = scoring.intervals(logits, targets)
+        starts, frequencies, totals, _ = softmax.intervals(logits, targets)
         for i, target in enumerate(targets):
-            cumulative = scoring.cumulative(logits[i])
+            cumulative = softmax.cumulative(logits[i])
             assert cumulative.tolist() == [0, *np.cumsum(documented_weights(logits[i]) + 1)]
             assert (starts[i], starts[i] + frequencies[i]) == (cumulative[target], cumulative[target + 1])
             assert totals[i] == cumulative[-1]
@@ -52,16 +52,16 @@ def test_intervals_are_as_documented_and_as_the_decoder_sees_them(logits, seed):
 def test_a_large_row_is_as_documented_for_every_kind_of_target(size):
     row = (np.random.default_rng(size).standard_normal(size) * 4).astype(np.float32)
     targets = np.unique([0, size // 3, int(row.argmax()), int(row.argmin()), size - 1])
-    starts, frequencies, totals, _ = scoring.intervals(np.tile(row, (len(targets), 1)), targets)
+    starts, frequencies, totals, _ = softmax.intervals(np.tile(row, (len(targets), 1)), targets)
     cumulative = np.cumsum([0, *(documented_weights(row) + 1)])
     assert starts.tolist() == cumulative[targets].tolist() and set(totals.tolist()) == {cumulative[-1]}
     assert frequencies.tolist() == (cumulative[targets + 1] - cumulative[targets]).tolist()
-    assert scoring.cumulative(row).tolist() == cumulative.tolist()
+    assert softmax.cumulative(row).tolist() == cumulative.tolist()
 
 
 def test_weights_are_the_exponential():
     difference = -np.linspace(0, 45, 100001, dtype=np.float32)
-    found = np.diff(scoring.cumulative(difference).astype(np.int64)) - 1
+    found = np.diff(softmax.cumulative(difference).astype(np.int64)) - 1
     exact = np.exp(difference.astype(np.float64)) * 2**26
     assert found[0] == 2**26 and found[-1] == 0
     # float32's resolution of the exponent, |y| 2^-24, and of the polynomial, and the floor
@@ -72,7 +72,7 @@ def test_weights_are_the_exponential():
 @given(rows_of_logits())
 def test_lengths_are_those_of_the_softmax(logits):
     for target in {0, logits.shape[1] // 2, logits.shape[1] - 1}:
-        *_, lengths = scoring.intervals(logits, np.full(len(logits), target))
+        *_, lengths = softmax.intervals(logits, np.full(len(logits), target))
         exact = torch.log_softmax(torch.from_numpy(logits.astype(np.float64)), -1)[:, target].numpy()
         assert np.abs(lengths + exact / math.log(2)).max() <= 1e-5
 
@@ -81,7 +81,7 @@ def test_lengths_of_a_large_vocabulary_are_those_of_the_softmax():
     logits = (np.random.default_rng(1).standard_normal((20, 50304)) * 5).astype(np.float32)
     logits[:5] *= 10
     targets = np.random.default_rng(2).integers(0, 50304, 20)
-    _, frequencies, totals, lengths = scoring.intervals(logits, targets)
+    _, frequencies, totals, lengths = softmax.intervals(logits, targets)
     exact = -torch.log_softmax(torch.from_numpy(logits.astype(np.float64)), -1).numpy()[range(20), targets]
     assert np.abs(lengths - exact / math.log(2)).max() <= 1e-5
     assert (np.log2(totals / frequencies) <= lengths + math.log2(1 + 50304 / 2**26) + 1e-5).all()
@@ -93,9 +93,9 @@ def test_nan_and_infinity_raise(bad, place):
     logits = np.zeros((3, 100), dtype=np.float32)
     logits[1, place] = bad
     with pytest.raises(FloatingPointError, match="row 1"):
-        scoring.intervals(logits, [0, 1, 2])
+        softmax.intervals(logits, [0, 1, 2])
     with pytest.raises(FloatingPointError):
-        scoring.cumulative(logits[1])
+        softmax.cumulative(logits[1])
 
 
 @settings(max_examples=200, deadline=None)
