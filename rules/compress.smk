@@ -32,6 +32,7 @@ rule compress:
         "../envs/gpu.yaml"
     threads: threads_of_a_job()
     resources:
+        **({"gpu": 1} if config["device"] == "cuda" else {}),
         mem_mb=1536,
         tokens_at_a_time=config["tokens_at_a_time"],
     params:

@@ -120,8 +120,11 @@ def invariant(model):
     return True
 
 
-def instructions():
-    """What the CPU kernels were chosen by: torch's level and the matrix library's order of summation."""
+def instructions(device):
+    """What chose the kernels: torch's level and the matrix library's order of summation, or the GPU and its CUDA."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"{torch.cuda.get_device_name(device)} sm_{major}{minor} CUDA {torch.version.cuda}"
     return f"{torch.backends.cpu.get_cpu_capability()} MKL_CBWR={os.environ.get('MKL_CBWR', '')}"
 
 
@@ -130,7 +133,7 @@ def header(model, weights, tokenizer, precision, mode=None):
     mode = mode or ("invariant" if invariant(model) else "lockstep")
     batch = LOCKSTEP_BATCH if mode == "lockstep" else 0
     answer = known_answer(model, mode)
-    return Header(weights, tokenizer, precision, mode, answer, torch.__version__, instructions(), batch)
+    return Header(weights, tokenizer, precision, mode, answer, torch.__version__, instructions(model.device), batch)
 
 
 def check_header(model, mine, found):
@@ -330,14 +333,14 @@ def unpack(stream):
     return header, records
 
 
-def restore(stream, folder, tokenizer):
+def restore(stream, folder, tokenizer, device="cpu"):
     """The bytes that `stream` was made from, decoded with the checkpoint in `folder` and the file `tokenizer`.
 
     Raises CorruptStream, or InputError when the checkpoint or this machine is not the one it was made with.
     """
     found, records = unpack(stream)
     _, spelling, sha256 = tokens.open_tokenizer(tokenizer)
-    model = checkpoints.load(folder, found.precision)
+    model = checkpoints.load(folder, found.precision, device)
     mine = header(model, checkpoints.describe(folder)["weights_sha256"], sha256, found.precision, found.mode)
     if records:
         check_header(model, mine, found)
