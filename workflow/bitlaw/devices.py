@@ -48,10 +48,11 @@ def gpus():
 
 def folder():
     """Where the lock files are: a directory that only this user can write to."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    place = Path(runtime or tempfile.gettempdir()) / ("bitlaw" if runtime else f"bitlaw-{os.getuid()}")
+    user = os.getuid()
+    runtime = [p for p in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}") if p and Path(p).is_dir()]
+    place = Path(runtime[0]) / "bitlaw" if runtime else Path(tempfile.gettempdir()) / f"bitlaw-{user}"
     place.mkdir(mode=0o700, exist_ok=True)
-    if place.stat().st_uid != os.getuid():
+    if place.lstat().st_uid != user:
         raise InputError(f"{place}: belongs to another user; set XDG_RUNTIME_DIR to a directory of your own")
     return place
 
