@@ -13,7 +13,9 @@ rule compress:
             "tokens",
             "checkpoints",
             "neox",
+            "int8",
             "generic",
+            "softmax",
             "scoring",
             "coder",
             "plane",
@@ -30,6 +32,7 @@ rule compress:
         "../envs/gpu.yaml"
     threads: threads_of_a_job()
     resources:
+        **({"gpu": 1} if config["device"] == "cuda" else {}),
         mem_mb=1536,
         tokens_at_a_time=config["tokens_at_a_time"],
     params:

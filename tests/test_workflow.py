@@ -247,3 +247,18 @@ def test_unlock_refuses_while_a_run_is_alive(finished):
         process.kill()
         process.wait()
         lock.unlink()
+
+
+@pytest.mark.slow
+def test_a_decoder_that_is_started_anew_does_not_run_the_job_again(clone, tmp_path):
+    """As on a GPU, where the decoder reads the job's script, too."""
+    folder = shutil.copytree(clone, tmp_path / "clone")
+    library = folder / "workflow/bitlaw/cell.py"
+    text = library.read_text()
+    assert '{"cpu": "fork"' in text
+    library.write_text(text.replace('{"cpu": "fork"', '{"cpu": "spawn"'))
+    environment = os.environ | {"PYTHONPATH": str(folder / "workflow")}
+    ran = run(folder, ONE, "--configfile", "mine.yaml", env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert (ran.stdout + ran.stderr).count("coding invariant") == 1
+    assert json.loads((folder / ONE).read_text())["decode_check"]["passed"]
