@@ -37,7 +37,7 @@ rule tokenize:
     input:
         shards="data/shards/{dataset}/manifest.json",
         tokenizer=lambda wildcards: config["tokenizers"][wildcards.tokenizer],
-        modules=modules("ascii", "tokens"),
+        modules=modules("ascii", "escapes", "tokens"),
     output:
         "data/tokens/{dataset}/{tokenizer}.npz",
     log:
