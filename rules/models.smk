@@ -1,4 +1,5 @@
-# Models: the ladder, trained here. `snakemake ladder` makes it anew under results/ladder; the committed one is data/ladder.
+# Models: GGUF files become checkpoint folders. The ladder is trained here: `snakemake ladder` makes it anew under
+# results/ladder; the committed one is data/ladder.
 
 RECIPE = "data/ladder/recipe.yaml"
 LADDER = ["ladder-64k", "ladder-141k", "ladder-331k", "ladder-756k", "ladder-1.9m"]
@@ -41,3 +42,19 @@ rule ladder_model:
     threads: threads_of_a_job()
     script:
         "../scripts/ladder_model.py"
+
+
+rule gguf_model:
+    input:
+        source="data/raw/{source}/source.json",
+        modules=modules("gguf_model"),
+    output:
+        config="data/models/gguf/{source}/config.json",
+        weights="data/models/gguf/{source}/model.safetensors",
+        tokenizer="data/models/gguf/{source}/tokenizer.json",
+    log:
+        f"{RESULTS}/logs/gguf_model/{{source}}.log",
+    conda:
+        "../envs/gpu.yaml"
+    script:
+        "../scripts/gguf_model.py"

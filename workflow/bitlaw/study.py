@@ -30,6 +30,12 @@ def check(config):
             raise InputError(f"config: chunk_bytes: {config['chunk_bytes']} given; image patches (32×64) need 2048")
     for i, model in enumerate(config["models"]):
         _known(f"models[{i}].tokenizer", model["tokenizer"], config["tokenizers"])
+        if "gguf" in model:
+            _known(f"models[{i}].gguf", model["gguf"], config["sources"])
+            if len(config["steps"]) > 1:
+                raise InputError(
+                    f"config: steps: {config['steps']} given; models[{i}] is a GGUF file, one checkpoint: give one step"
+                )
     if config["verify"] > config["chunks"]:
         raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
 
@@ -94,7 +100,10 @@ def datasets(config):
 
 def checkpoint(config, model, step):
     """Folder of one checkpoint."""
-    return by_name(config, "models", model)["folder"].format(name=model, step=step)
+    entry = by_name(config, "models", model)
+    if "gguf" in entry:
+        return f"data/models/gguf/{entry['gguf']}"
+    return entry["folder"].format(name=model, step=step)
 
 
 def cells(config):
@@ -105,3 +114,8 @@ def cells(config):
         for model in config["models"]
         for step in config["steps"]
     ]
+
+
+def has_law(config):
+    """Whether the grid is large enough for a law: a constant and a power need three sizes and three steps."""
+    return len(config["models"]) >= 3 and len(config["steps"]) >= 3
