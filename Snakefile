@@ -22,7 +22,7 @@ except InputError as error:
 RESULTS = f"results/{config['study']}"
 MODALITIES = [m["name"] for m in config["modalities"]]
 DATASETS = study.datasets(config)
-HAS_LAW = study.has_law(config)
+PROTOCOLS = study.protocols(config)
 
 
 wildcard_constraints:
@@ -44,12 +44,13 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/tables/cells.csv",
-        expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES if HAS_LAW else []),
-        expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"] if HAS_LAW else []),
-        expand(f"{RESULTS}/figures/{{picture}}_lossless.png", picture=PICTURES if HAS_LAW else []),
+        if_law(expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES)),
+        if_law(expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"])),
+        if_law(expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS)),
+        [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
 
 
 onsuccess:
-    if not HAS_LAW:
+    if not study.has_law(config):
         shape = f"{len(config['models'])} × {len(config['steps'])}"
         print(f"no law: models × steps are {shape}, a law needs 3 × 3 or more: the study ends with its tables")
