@@ -11,6 +11,8 @@ from bitlaw import InputError, study
 ROOT = Path(__file__).parents[1]
 EMBEDDED = yaml.safe_load((ROOT / "config.yaml").read_text())
 SCHEMA = yaml.safe_load(study.SCHEMA.read_text())
+SMOLLM2 = yaml.safe_load((ROOT / "workflow/studies/smollm2.yaml").read_text())
+GGUF = {"name": "big", "gguf": "enwik8", "tokenizer": "ladder"}
 
 
 def changed(*path, value):
@@ -24,6 +26,17 @@ def changed(*path, value):
 
 def test_the_embedded_study_is_valid():
     study.check(EMBEDDED)
+    assert study.has_law(EMBEDDED)
+
+
+def test_a_gguf_file_is_one_checkpoint_and_has_no_law():
+    both = {key: EMBEDDED[key] | SMOLLM2[key] for key in ("sources", "tokenizers")}
+    config = EMBEDDED | SMOLLM2 | both
+    study.check(config)
+    assert study.checkpoint(config, "smollm2-135m", 2_000_000) == "data/models/gguf/smollm2"
+    assert config["tokenizers"]["smollm2"] == "data/models/gguf/smollm2/tokenizer.json"
+    assert not study.has_law(config)
+    assert not study.has_law(EMBEDDED | {"steps": [1, 2]}) and not study.has_law(EMBEDDED | {"models": [{}, {}]})
 
 
 @pytest.mark.parametrize(
@@ -45,7 +58,11 @@ def test_the_embedded_study_is_valid():
         (changed("sources", "random", value={"licence": "x"}), ["sources.random", "places", "folder", "generator"]),
         (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),
         (changed("modalities", 0, value={"name": "text"}), ["modalities[0]", "'source'", "missing"]),
-        (changed("models", 0, value={"name": "big", "nominal": 7e7}), ["models[0]", "'folder'", "missing"]),
+        (changed("models", 0, value={"name": "big", "nominal": 7e7}), ["models[0]", "'tokenizer'", "missing"]),
+        (changed("models", 0, value={"name": "a", "tokenizer": "b"}), ["models[0]", "exactly one", "folder | gguf"]),
+        (changed("models", 0, value=GGUF | {"folder": "f"}), ["models[0]", "exactly one", "folder | gguf"]),
+        (changed("models", 0, value=GGUF | {"gguf": "smol"}), ["models[0].gguf", "'smol'", "enwik8"]),
+        (changed("models", 0, value=GGUF), ["steps", "[75, 150, 300, 600, 1200]", "models[0]", "GGUF", "one step"]),
         (changed("cells_from", value="here"), ["models[", "'total'", "missing"]),
         (changed("compare_with", value="here"), ["compare_with", "'here'", "enwik8"]),
     ],
