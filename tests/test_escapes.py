@@ -31,21 +31,21 @@ def test_the_rule_of_the_format(lacking):
     """Written out here by hand from docs/format.md: changing it makes old streams unreadable."""
     assert escapes.table(lacking[1]) == {
         "\x1e": "\x1e\x1e",
-        "\x00": "\x1eA",
-        "\x04": "\x1eB",
-        "\x13": "\x1eC",
-        "\x1f": "\x1eD",
-        "Q": "\x1eE",
-        "z": "\x1eF",
-        "\x7f": "\x1eG",
+        "\x00": "\x1e0",
+        "\x04": "\x1e1",
+        "\x13": "\x1e2",
+        "\x1f": "\x1e3",
+        "Q": "\x1e4",
+        "z": "\x1e5",
+        "\x7f": "\x1e6",
     }
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.binary(max_size=300) | st.text(LACKING + "\x1eAB ", max_size=40).map(str.encode))
+@given(data=st.binary(max_size=300) | st.text(LACKING + "\x1e01 ", max_size=40).map(str.encode))
 @example(data=BYTES)
 @example(data=b"\x1e")
-@example(data=b"\x1eA\x00\x1e\x1e")
+@example(data=b"\x1e0\x00\x1e\x1e")
 def test_any_bytes_come_back_and_every_one_is_counted_once(lacking, data):
     tokenizer, spelling, _ = lacking
     text, table = ascii.to_ascii(data), escapes.table(spelling)
@@ -60,9 +60,9 @@ def test_any_bytes_come_back_and_every_one_is_counted_once(lacking, data):
 def test_a_byte_counts_for_the_token_that_ends_it(lacking):
     table = escapes.table(lacking[1])
     written = escapes.write(table, "a\x00\x1eb").encode()
-    assert written == b"a\x1eA\x1e\x1eb"
-    assert escapes.sizes(table, [b"a\x1e", b"A\x1e", b"\x1e", b"b"]).tolist() == [1, 1, 1, 1]
-    assert escapes.sizes(table, [b"a", b"\x1e", b"A", b"\x1e\x1eb"]).tolist() == [1, 0, 1, 2]
+    assert written == b"a\x1e0\x1e\x1eb"
+    assert escapes.sizes(table, [b"a\x1e", b"0\x1e", b"\x1e", b"b"]).tolist() == [1, 1, 1, 1]
+    assert escapes.sizes(table, [b"a", b"\x1e", b"0", b"\x1e\x1eb"]).tolist() == [1, 0, 1, 2]
     assert escapes.sizes(table, []).tolist() == []
 
 
@@ -75,7 +75,7 @@ def test_a_vocabulary_with_all_symbols_needs_no_escape(spelling):
 
 def test_without_control_symbols_the_greatest_symbol_is_the_escape():
     table = escapes.table([bytes([b]) for b in range(32, 127)] + [b"\t", b"\n", b"\r", None, b"ab"])
-    assert table["~"] == "~~" and table["\x00"] == "~A" and "\n" not in table
+    assert table["~"] == "~~" and table["\x00"] == "~0" and "\n" not in table
 
 
 def test_too_few_symbols_are_refused():

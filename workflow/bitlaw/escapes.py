@@ -12,7 +12,7 @@ from bitlaw import InputError
 
 SYMBOLS = range(128)
 KEPT = b"\t\n\r"  # control symbols that texts are full of: none of them becomes the escape
-FIRST_LETTER = ord("A")
+FIRST = ord("0")  # digits first: a letter would melt into the word that follows
 
 
 def table(spelling):
@@ -21,7 +21,7 @@ def table(spelling):
     `spelling`: bytes of each token, or None, as `tokens.open_tokenizer` gives it. The escape is the greatest control
     symbol that the vocabulary has but for tab, line feed and carriage return, or else its greatest symbol; it is
     written twice. The missing symbols in ascending order are the escape followed by the symbols of the vocabulary
-    from "A" on. Raises InputError when too few are left for that.
+    from "0" on. Raises InputError when too few are left for that.
     """
     alone = {data[0] for data in spelling if data is not None and len(data) == 1}
     missing = [symbol for symbol in SYMBOLS if symbol not in alone]
@@ -29,14 +29,14 @@ def table(spelling):
         return {}
     present = [symbol for symbol in SYMBOLS if symbol in alone]
     escape = max((s for s in present if s < 32 and s not in KEPT), default=max(present, default=0))
-    letters = [symbol for symbol in present if symbol >= FIRST_LETTER and symbol != escape]
-    if len(letters) < len(missing):
+    others = [symbol for symbol in present if symbol >= FIRST and symbol != escape]
+    if len(others) < len(missing):
         raise InputError(
-            f"the tokenizer lacks {len(missing)} of the 128 ASCII symbols and has {len(letters)} to write them with; "
+            f"the tokenizer lacks {len(missing)} of the 128 ASCII symbols and has {len(others)} to write them with; "
             "use one that has more of them"
         )
-    second = {escape: escape} | dict(zip(missing, letters, strict=False))
-    return {chr(symbol): chr(escape) + chr(letter) for symbol, letter in second.items()}
+    second = {escape: escape} | dict(zip(missing, others, strict=False))
+    return {chr(symbol): chr(escape) + chr(other) for symbol, other in second.items()}
 
 
 def write(table, text):
