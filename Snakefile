@@ -46,7 +46,13 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/tables/cells.csv",
-        expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"]),
-        expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS),
+        if_law(expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES)),
+        if_law(expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"])),
+        if_law(expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS)),
         [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
+
+
+onsuccess:
+    if not study.has_law(config):
+        shape = f"{len(config['models'])} × {len(config['steps'])}"
+        print(f"no law: models × steps are {shape}, a law needs 3 × 3 or more: the study ends with its tables")

@@ -6,6 +6,11 @@ def modules(*names):
     return [os.path.relpath(f"{workflow.basedir}/workflow/bitlaw/{name}.py") for name in names]
 
 
+def if_law(targets):
+    """Targets of the study only where its grid can hold a law; a smaller one ends with its tables."""
+    return targets if study.has_law(config) else []
+
+
 def threads_of_a_job():
     """Eight jobs on two processors must not thrash: a job takes as many of the cores given as make one processor."""
     return -(-workflow.cores // os.cpu_count()) if workflow.cores else 1

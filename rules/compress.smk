@@ -10,6 +10,7 @@ rule compress:
         weights=weights_of_cell,
         modules=modules(
             "ascii",
+            "escapes",
             "tokens",
             "checkpoints",
             "neox",

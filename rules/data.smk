@@ -39,7 +39,7 @@ rule tokenize:
     input:
         shards="data/shards/{dataset}/manifest.json",
         tokenizer=lambda wildcards: study.tokenizer(config, wildcards.tokenizer),
-        modules=modules("ascii", "tokens"),
+        modules=modules("ascii", "escapes", "tokens"),
     output:
         "data/tokens/{dataset}/{tokenizer}.npz",
     log:

@@ -1,5 +1,5 @@
-# Models. Those on the Hugging Face Hub are fetched, one job a step. The ladder is trained here: `snakemake ladder` makes it
-# anew under results/ladder; the committed one is data/ladder.
+# Models. Those on the Hugging Face Hub are fetched, one job a step; GGUF files become checkpoint folders. The ladder is
+# trained here: `snakemake ladder` makes it anew under results/ladder; the committed one is data/ladder.
 
 
 localrules:
@@ -83,3 +83,19 @@ rule ladder_model:
     threads: threads_of_a_job()
     script:
         "../scripts/ladder_model.py"
+
+
+rule gguf_model:
+    input:
+        source="data/raw/{source}/source.json",
+        modules=modules("gguf_model"),
+    output:
+        config="data/models/gguf/{source}/config.json",
+        weights="data/models/gguf/{source}/model.safetensors",
+        tokenizer="data/models/gguf/{source}/tokenizer.json",
+    log:
+        f"{RESULTS}/logs/gguf_model/{{source}}.log",
+    conda:
+        "../envs/gpu.yaml"
+    script:
+        "../scripts/gguf_model.py"

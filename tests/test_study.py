@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 EMBEDDED = yaml.safe_load((ROOT / "config.yaml").read_text())
 HUB = {"name": "x", "repo": "a/b", "revision": "step{step}", "tokenizer": "ladder"}
 SCHEMA = yaml.safe_load(study.SCHEMA.read_text())
+SMOLLM2 = yaml.safe_load((ROOT / "workflow/studies/smollm2.yaml").read_text())
+GGUF = {"name": "big", "gguf": "enwik8", "tokenizer": "ladder"}
 
 
 def changed(*path, value):
@@ -25,6 +27,17 @@ def changed(*path, value):
 
 def test_the_embedded_study_is_valid():
     study.check(EMBEDDED)
+    assert study.has_law(EMBEDDED)
+
+
+def test_a_gguf_file_is_one_checkpoint_and_has_no_law():
+    both = {key: EMBEDDED[key] | SMOLLM2[key] for key in ("sources", "tokenizers")}
+    config = EMBEDDED | SMOLLM2 | both
+    study.check(config)
+    assert study.checkpoint(config, "smollm2-135m", 2_000_000) == "data/models/gguf/smollm2"
+    assert config["tokenizers"]["smollm2"] == "data/models/gguf/smollm2/tokenizer.json"
+    assert not study.has_law(config)
+    assert not study.has_law(EMBEDDED | {"steps": [1, 2]}) and not study.has_law(EMBEDDED | {"models": [{}, {}]})
 
 
 def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own():
@@ -70,7 +83,11 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
         (changed("sources", "random", value={"licence": "x"}), ["sources.random", "places", "folder", "generator"]),
         (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),
         (changed("modalities", 0, value={"name": "text"}), ["modalities[0]", "'source'", "missing"]),
-        (changed("models", 0, value={"name": "big", "nominal": 7e7}), ["models[0]", "'folder'", "missing"]),
+        (changed("models", 0, value={"name": "big", "nominal": 7e7}), ["models[0]", "'tokenizer'", "missing"]),
+        (changed("models", 0, value={"name": "a", "tokenizer": "b"}), ["models[0]", "exactly one", "folder | gguf"]),
+        (changed("models", 0, value=GGUF | {"folder": "f"}), ["models[0]", "exactly one", "folder | gguf"]),
+        (changed("models", 0, value=GGUF | {"gguf": "smol"}), ["models[0].gguf", "'smol'", "enwik8"]),
+        (changed("models", 0, value=GGUF), ["steps", "[75, 150, 300, 600, 1200]", "models[0]", "GGUF", "one step"]),
         (changed("cells_from", value="here"), ["models[", "'total'", "missing"]),
         (changed("compare_with", value="here"), ["compare_with", "'here'", "enwik8"]),
     ],

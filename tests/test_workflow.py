@@ -105,6 +105,14 @@ def test_published_cells_from_a_local_file_become_tables_and_a_law(clone):
     assert "| pythia-70m | 70,426,624 |" in (clone / targets[1]).read_text()
 
 
+def test_the_smollm2_study_converts_its_model_once_and_ends_with_its_tables(clone):
+    chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
+    study = ("--configfile", "workflow/studies/smollm2.yaml")
+    assert jobs(run(clone, "-n", *study).stdout) == chain | {"table": 1, "all": 1}
+    cell = "results/smollm2/cells/text/smollm2-135m/step2000000.json"
+    assert jobs(run(clone, "-n", cell, *study).stdout) == chain
+
+
 def test_a_wrong_config_is_one_clear_line_and_nothing_runs(clone):
     ran = run(clone, "-n", "--config", "chunkz=3")
     assert ran.returncode != 0

@@ -84,6 +84,7 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
     started = time.perf_counter()
     chunks = [bytes(row) for row in shards.read(shard_folder)]
     ids, token_bytes, tokenizer_sha256 = tokens.read(token_file)
+    escaped = tokens.read_escaped(token_file)
     if len(ids) != len(chunks):
         raise InputError(f"{token_file}: {len(ids)} chunks, {shard_folder} has {len(chunks)}: remove it and run again")
     about = checkpoints.describe(folder)
@@ -122,6 +123,7 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
                 precision,
                 study_lengths[number],
             )
+            | {"escaped_symbols": int(escaped[number])}
         )
     stream = codec.pack(header, records)
     result = accounting.cell(rows)
@@ -150,6 +152,7 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
         "stream_bits": 8 * len(stream),
         "stream_sha256": hashlib.sha256(stream).hexdigest(),
         "tokens": int(sum(map(len, ids))),
+        "escaped_symbols": int(escaped.sum()),
         "seconds": round(seconds, 3),
         "seconds_by_part": {
             "load": round(loaded - started, 3),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bitlaw import InputError, ascii, checkpoints, coder, plane, scoring, softmax, tokens
+from bitlaw import InputError, ascii, checkpoints, coder, escapes, plane, scoring, softmax, tokens
 
 MAGIC = b"blaw"
 VERSION = 1
@@ -206,7 +206,7 @@ def decode(model, spelling, records, batch):
 
     `spelling` gives the bytes of each token. In lock-step `batch` must be the header's.
     """
-    chunks = []
+    chunks, escaped = [], escapes.table(spelling)
     for first in range(0, len(records), batch):
         group = records[first : first + batch]
         count = max(r.tokens for r in group)
@@ -227,6 +227,7 @@ def decode(model, spelling, records, batch):
         for row, record in enumerate(group):
             # a model may know more tokens than its tokenizer; only a damaged stream has them
             text = b"".join(spelling[t] or b"" for t in ids[row, : record.tokens] if t < len(spelling))
+            text = escapes.read(escaped, text)
             data = ascii.from_ascii(text, planes[row]) if len(text) == record.bytes else None
             if data is None or zlib.crc32(data) != record.check:
                 raise CorruptStream(f"chunk {first + row}: does not pass its check; the stream is damaged")
@@ -320,7 +321,7 @@ def unpack(stream):
     records = []
     for _ in range(varint()):
         tokens, size, coded = varint(), varint(), varint()
-        if tokens > size or (size > 0 and tokens == 0):
+        if tokens > 2 * size or (size > 0 and tokens == 0):  # an escaped byte may take two
             raise CorruptStream(f"chunk {len(records)}: {tokens} tokens for {size} bytes; the stream is damaged")
         if size > LARGEST_CHUNK:
             raise CorruptStream(f"chunk {len(records)}: {size} bytes, above {LARGEST_CHUNK}; the stream is damaged")

@@ -43,6 +43,12 @@ def check(config):
         revisions = [revision(config, model["name"], step) for step in config["steps"]] if "repo" in model else []
         for name in model.get("commits", {}):
             _known(f"models[{i}].commits", name, revisions)
+        if "gguf" in model:
+            _known(f"models[{i}].gguf", model["gguf"], config["sources"])
+            if len(config["steps"]) > 1:
+                raise InputError(
+                    f"config: steps: {config['steps']} given; models[{i}] is a GGUF file, one checkpoint: give one step"
+                )
     given = len(nominal(config))
     if given not in (0, len(config["models"])):
         raise InputError(f"config: models: `nominal` is given for {given} of {len(config['models'])}; give all or none")
@@ -160,6 +166,8 @@ def raws(config):
 def checkpoint(config, model, step):
     """Folder of one checkpoint."""
     entry = by_name(config, "models", model)
+    if "gguf" in entry:
+        return f"data/models/gguf/{entry['gguf']}"
     return entry.get("folder", "data/models/{name}/step{step}").format(name=model, step=step)
 
 
@@ -187,3 +195,8 @@ def cells(config):
         for model in config["models"]
         for step in config["steps"]
     ]
+
+
+def has_law(config):
+    """Whether the grid is large enough for a law: a constant and a power need three sizes and three steps."""
+    return len(config["models"]) >= 3 and len(config["steps"]) >= 3
