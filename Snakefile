@@ -35,6 +35,7 @@ include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/compress.smk"
+include: "rules/bits.smk"
 include: "rules/laws.smk"
 include: "rules/report.smk"
 
