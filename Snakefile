@@ -47,3 +47,9 @@ rule all:
         expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
         expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"]),
         expand(f"{RESULTS}/figures/{{picture}}_lossless.png", picture=PICTURES),
+        expand(f"{RESULTS}/tables/{{name}}.csv", name=["audit", "classical", "codec", "context", "position"]),
+        expand(
+            f"{RESULTS}/figures/{{picture}}.{{kind}}",
+            picture=["audit", "context", "position"],
+            kind=["svg", "pdf", "png"],
+        ),

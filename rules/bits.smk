@@ -2,6 +2,7 @@
 
 CONTROLS = config["controls"]
 CELLS = [f"{modality}/{model}/step{step}" for modality, model, step in study.cells(config)]
+HALVES = [f"{RESULTS}/tables/halves.csv"] if "after_other" in CONTROLS else []
 
 
 rule classical:
@@ -77,7 +78,7 @@ rule context:
         context=f"{RESULTS}/tables/context.csv",
         curves=f"{RESULTS}/tables/position.csv",
         laws=f"{RESULTS}/tables/position_laws.csv",
-        halves=[f"{RESULTS}/tables/halves.csv"] if "after_other" in CONTROLS else [],
+        halves=HALVES,
     log:
         f"{RESULTS}/logs/context.log",
     conda:
