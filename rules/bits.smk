@@ -16,7 +16,7 @@ rule classical:
     conda:
         "../envs/data.yaml"
     resources:
-        mem_mb=1536,
+        mem_mb=1024,
     script:
         "../scripts/classical.py"
 
