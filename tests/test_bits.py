@@ -111,7 +111,7 @@ def test_the_waterfall_shows_every_term_of_the_largest_models_last_step(cells, t
     null = audit[(audit["modality"] == "random") & (audit["model"] == "b") & (audit["step"] == 100)].iloc[0]
     assert {f"{row['published']:.3f}", f"{row['lossless']:.3f}", f"{null['lossless']:.3f}"} <= set(seen)
     assert f"{null['published']:.3f} random bytes" in seen and f"{null['audit_top_bits']:+.3f}" in seen
-    assert {"text", "b, 4000 parameters, step 100", "top bits", "raw bytes"} <= set(seen)
+    assert {"text", "b, step 100", "top bits", "raw bytes"} <= set(seen)
     assert "causal int8" not in seen  # one pass gives both numbers: no such term
     again = {"svg": tmp_path / "again.svg"}
     waterfall.waterfall(audit.assign(audit_quantisation=0.01), again)
@@ -135,7 +135,8 @@ def test_the_figure_of_context_shows_parts_sizes_and_controls(paths, tmp_path):
     out = {kind: tmp_path / f"context.{kind}" for kind in ("svg", "pdf", "png")}
     context_figures.emergence(table, out)
     seen = words(out["svg"])
-    assert {"text", "random bytes: the control", "prior (USP), bits a byte", "context (ICL), bits a byte"} <= set(seen)
+    assert {"text", "random bytes, all sizes", "prior (USP), bits a byte", "context (ICL), bits a byte"} <= set(seen)
+    assert "random" not in seen  # it lies behind the others, and has no panel
     assert {"1000", "4000", "parameters"} <= set(seen) and "bytes shuffled" not in seen
     more = pd.concat([table, table.assign(**{"pass": "shuffled"})])
     gains = table.drop_duplicates(bits.LABELS)[bits.LABELS]
@@ -151,7 +152,7 @@ def test_the_figure_of_positions_draws_falls_and_says_which_are_not_known(paths,
     curves, laws = position.tables(paths)
     context_figures.positions(curves, laws, {"svg": tmp_path / "p.svg"})
     seen = words(tmp_path / "p.svg")
-    assert {"text", "random bytes: the control", "byte of the chunk", "bits a byte, step 100"} <= set(seen)
+    assert {"text", "random (control)", "byte of the chunk", "bits a byte, step 100"} <= set(seen)
     assert "fall not known" in seen
 
 

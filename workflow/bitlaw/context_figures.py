@@ -5,6 +5,7 @@ depend on the arguments alone. They raise InputError for a table without rows.
 """
 
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bitlaw import InputError
@@ -15,74 +16,84 @@ from bitlaw.position import COEFFICIENTS, shape
 
 PARTS = {"prior": "prior (USP)", "context": "context (ICL)"}
 GAINS = {"domain": ("after another half", "-"), "file": ("its own half instead", "--")}
-WIDEST = 2.2  # inches a panel
+NULL = "0.9"  # grey
+WIDEST = 2.4  # inches a panel
 
 
-def _panels(tables, rows, out, null, legend):
-    """(figure, panels, modalities with `null` last, {parameters: (colour, marker)}) as a context, legend below."""
-    if tables[0].empty:
-        raise InputError("figure: the table is empty: nothing to draw")
-    modalities = sorted(tables[0]["modality"].drop_duplicates(), key=lambda name: name == null)
-    sizes = sorted(tables[0]["params_total"].unique())
+def _layout(table, rows, out, legend, modalities):
+    """The figure and panels as a context, {parameters: (colour, marker)}, and the legend's entries."""
+    sizes = sorted(table["params_total"].unique())
     styles = dict(zip(sizes, colours_and_markers(len(sizes), PALETTES["params_total"]), strict=True))
-    width = min(WIDTH, max(WIDEST * len(modalities) + 0.5, 3.6))
     line = {"linewidth": 1, "markersize": 4}
     handles = [Line2D([], [], color=c, marker=m, label=short(size), **line) for size, (c, m) in styles.items()]
     handles += [Line2D([], [], color="0.3", linestyle=style, label=text, **line) for text, style in legend]
-    return picture(rows, len(modalities), 2.0, out, width=width), modalities, styles, handles
+    width = min(WIDTH, max(WIDEST * len(modalities) + 0.5, 3.6))
+    return picture(rows, len(modalities), 2.0, out, width=width), styles, handles
+
+
+def _modalities(table, null):
+    """The modalities of the table, `null` last; InputError when there is none."""
+    if table.empty:
+        raise InputError("figure: the table is empty: nothing to draw")
+    return sorted(table["modality"].drop_duplicates(), key=lambda name: name == null)
 
 
 def _finish(figure, handles):
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False,
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False,
                   fontsize=SMALL, title="parameters", title_fontsize=SMALL)  # fmt: skip
 
 
 def emergence(context, out, halves=None, null="random", horizon=HEADLINE):
     """Prior and context at K = `horizon` over steps, a curve a size with its 95 % band, a panel per modality.
 
-    Shuffled chunks, where the table holds that pass, are dashed; with `halves` (see `context.halves`) a third row
-    says what another chunk's first half buys and what the chunk's own buys on top.
+    The controls: grey is the span of the 95 % bands of `null` at all sizes; shuffled chunks, where the table holds
+    that pass, are dashed; with `halves` (see `context.halves`) a third row says what another chunk's first half buys
+    and what the chunk's own buys on top.
     """
     at = context[context["K"] == horizon]
     plain, mixed = at[at["pass"] == "plain"], at[at["pass"] == "shuffled"]
+    modalities = _modalities(plain, null)
+    modalities = [name for name in modalities if name != null] or modalities
+    behind = plain[(plain["modality"] == null) & (null not in modalities)]
     legend = [("bytes in order", "-"), ("bytes shuffled", "--")] if len(mixed) else []
     gains = halves is not None and len(halves) > 0
-    context_manager, modalities, styles, handles = _panels([plain], len(PARTS) + gains, out, null, legend)
-    with context_manager as (figure, panels):
+    layout, styles, handles = _layout(plain, len(PARTS) + gains, out, legend, modalities)
+    if len(behind):
+        handles.append(Patch(color=NULL, linewidth=0, label=f"{null} bytes, all sizes"))
+    with layout as (figure, panels):
         for row, (part, text) in zip(panels, PARTS.items(), strict=False):
             for panel, modality in zip(row, modalities, strict=True):
                 for table, style in ((plain, "-"), (mixed, "--")):
-                    _over_steps(panel, table[table["modality"] == modality], part, styles, style, style == "-")
+                    _over_steps(panel, table[table["modality"] == modality], part, styles, style)
+                if len(behind):
+                    span = behind.groupby("step").agg({f"{part}_low": "min", f"{part}_high": "max"})
+                    panel.fill_between(span.index, *span.to_numpy().T, color=NULL, linewidth=0, zorder=0)
             row[0].set_ylabel(f"{text}, bits a byte")
         if gains:
             for panel, modality in zip(panels[-1], modalities, strict=True):
                 for part, (_, style) in GAINS.items():
-                    _over_steps(panel, halves[halves["modality"] == modality], part, styles, style, True)
+                    _over_steps(panel, halves[halves["modality"] == modality], part, styles, style)
             panels[-1][0].set_ylabel("second half, bits a byte")
             label = "solid: {}; dashed: {}".format(*(text for text, _ in GAINS.values()))
             panels[-1][0].set_title(label, loc="left", fontsize=SMALL, color=GREY)
         for panel, modality in zip(panels[0], modalities, strict=True):
-            panel.set_title(f"{modality} bytes: the control" if modality == null else modality, loc="left",
-                            fontweight="bold", fontsize=9)  # fmt: skip
-        for row in panels:
-            low, high = min(p.get_ylim()[0] for p in row), max(p.get_ylim()[1] for p in row)
-            for panel in row:  # one scale: what the control does must be seen beside the rest
-                panel.set(xscale="log", ylim=(low, high))
-                panel.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-                ticks(panel, sorted(plain["step"].unique()))
+            panel.set_title(modality, loc="left", fontweight="bold", fontsize=9)
+        for panel in panels.flat:
+            panel.set_xscale("log")
+            panel.axhline(0, color=GREY, linewidth=0.6, zorder=0.5)
+            ticks(panel, sorted(plain["step"].unique()))
         for panel in panels[-1]:
             panel.set_xlabel("training steps $S$")
         _finish(figure, handles)
 
 
-def _over_steps(panel, table, part, styles, style, band):
+def _over_steps(panel, table, part, styles, style):
     for size, group in table.sort_values("step").groupby("params_total"):
         colour, marker = styles[size]
         panel.plot(group["step"], group[part], color=colour, marker=marker, markersize=3, linewidth=1, linestyle=style,
                    markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
-        if band:
-            panel.fill_between(group["step"], group[f"{part}_low"], group[f"{part}_high"], color=colour, alpha=0.1,
-                               linewidth=0)  # fmt: skip
+        panel.fill_between(group["step"], group[f"{part}_low"], group[f"{part}_high"], color=colour, alpha=0.09,
+                           linewidth=0)  # fmt: skip
 
 
 def positions(curves, laws, out, null="random"):
@@ -93,12 +104,13 @@ def positions(curves, laws, out, null="random"):
     curves = curves[(curves["pass"] == "plain") & (curves["step"] == curves["step"].max())]
     laws = laws[(laws["pass"] == "plain") & (laws["step"] == laws["step"].max())]
     legend = [("fitted fall", "-"), ("fall not known", ":")]
-    context_manager, modalities, styles, handles = _panels([curves], 1, out, null, legend)
-    with context_manager as (figure, panels):
+    modalities = _modalities(curves, null)
+    layout, styles, handles = _layout(curves, 1, out, legend, modalities)
+    with layout as (figure, panels):
         for panel, modality in zip(panels[0], modalities, strict=True):
             panel.set_xscale("log")
-            panel.set_title(f"{modality} bytes: the control" if modality == null else modality, loc="left",
-                            fontweight="bold", fontsize=9)  # fmt: skip
+            panel.set_title(f"{modality} (control)" if modality == null else modality, loc="left", fontweight="bold",
+                            fontsize=9)  # fmt: skip
             for size, group in curves[curves["modality"] == modality].groupby("params_total"):
                 colour, marker = styles[size]
                 first, last = group["first_byte"].to_numpy(float), group["last_byte"].to_numpy(float)

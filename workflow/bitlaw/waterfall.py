@@ -5,7 +5,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bitlaw import InputError
 from bitlaw.accounting import TERMS
-from bitlaw.figures import GREY, SMALL, WHITE, short
+from bitlaw.figures import GREY, SMALL, WHITE
 from bitlaw.law_figures import WIDTH, picture
 
 NAMES = {
@@ -53,7 +53,7 @@ def waterfall(audit, out, null="random"):
             panel.tick_params(axis="y", length=0)
             panel.xaxis.set_major_locator(MaxNLocator(4))
             panel.set_title(modality, loc="left", fontweight="bold", fontsize=9, pad=14)
-            about = f"{row['model']}, {short(row['params_total'])} parameters, step {row['step']:,}"
+            about = f"{row['model']}, step {row['step']:,}"
             panel.annotate(about, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points",
                            fontsize=SMALL, color=GREY, in_layout=False)  # fmt: skip
 
