@@ -22,6 +22,7 @@ except InputError as error:
 RESULTS = f"results/{config['study']}"
 MODALITIES = [m["name"] for m in config["modalities"]]
 DATASETS = study.datasets(config)
+PROTOCOLS = study.protocols(config)
 
 
 wildcard_constraints:
@@ -46,10 +47,6 @@ rule all:
         f"{RESULTS}/tables/cells.csv",
         expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
         expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"]),
-        expand(f"{RESULTS}/figures/{{picture}}_lossless.png", picture=PICTURES),
-        expand(f"{RESULTS}/tables/{{name}}.csv", name=["audit", "classical", "codec", "context", "position"]),
-        expand(
-            f"{RESULTS}/figures/{{picture}}.{{kind}}",
-            picture=["audit", "context", "position"],
-            kind=["svg", "pdf", "png"],
-        ),
+        expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS),
+        [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
+        BITS,

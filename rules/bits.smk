@@ -3,6 +3,13 @@
 CONTROLS = config["controls"]
 CELLS = [f"{modality}/{model}/step{step}" for modality, model, step in study.cells(config)]
 HALVES = [f"{RESULTS}/tables/halves.csv"] if "after_other" in CONTROLS else []
+CLASSICAL = [f"{RESULTS}/tables/classical.csv"] if "cells_from" not in config else []
+BITS = []  # published cells come without bytes: nothing to take apart
+if "cells_from" not in config:
+    BITS += [f"{RESULTS}/tables/{name}.csv" for name in ("audit", "classical", "codec", "context", "position")]
+    BITS += expand(
+        f"{RESULTS}/figures/{{name}}.{{kind}}", name=["audit", "context", "position"], kind=["svg", "pdf", "png"]
+    )
 
 
 rule classical:

@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 from bitlaw import InputError, forms
-from bitlaw.laws import LEVEL, NATURAL, evaluate, predict
+from bitlaw.laws import NATURAL, evaluate, predict
+from bitlaw.profiles import LEVEL
 
 DRAWS = 200
 TAILS = 50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL)  # percent
@@ -30,6 +31,16 @@ def over_chunks(law, chunks, draws=DRAWS, block=BLOCK, seed=0):
     count = chunks.shape[1]
     ratios = [np.nanmean(chunks[:, drawn], axis=1) for drawn in redraws(count, draws, block, seed)]
     return {"kind": "chunks", "block": block_of(count, block)} | _refits(law, ratios)
+
+
+def mean_intervals(samples, draws=1000, block=BLOCK, seed=0):
+    """(low, high), float64 `[cells]` each: 95 % of each mean over chunks drawn again in blocks of neighbours.
+
+    samples: float `[cells, chunks]`, the ratio of each chunk (NaN where dropped).
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    means = [np.nanmean(samples[:, drawn], axis=1) for drawn in redraws(samples.shape[1], draws, block, seed)]
+    return tuple(np.percentile(means, TAILS, axis=0))
 
 
 def block_of(count, block=BLOCK):
