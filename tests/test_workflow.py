@@ -112,7 +112,7 @@ def test_published_cells_from_a_local_file_become_tables_and_a_law(clone):
 def test_a_wrong_config_is_one_clear_line_and_nothing_runs(clone):
     ran = run(clone, "-n", "--config", "chunkz=3")
     assert ran.returncode != 0
-    assert "config: (top level): unknown key 'chunkz'; allowed: chunk_bytes, chunks," in ran.stdout + ran.stderr
+    assert "config: (top level): unknown key 'chunkz'; allowed: cells_from, chunk_bytes," in ran.stdout + ran.stderr
     assert "Traceback" not in ran.stdout + ran.stderr
 
 
