@@ -38,6 +38,7 @@ include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/compress.smk"
+include: "rules/bits.smk"
 include: "rules/laws.smk"
 include: "rules/report.smk"
 
@@ -50,6 +51,7 @@ rule all:
         if_law(expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"])),
         if_law(expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS)),
         [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
+        BITS,
 
 
 onsuccess:

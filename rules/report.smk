@@ -6,6 +6,7 @@ PICTURES = ["curves", "contours", "excess", "residuals", "identifiability", "hel
 rule figure:
     input:
         cells=f"{RESULTS}/tables/cells.csv",
+        classical=CLASSICAL,
         laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
         modules=modules("forms", "profiles", "laws", "notation", "figures"),
     output:
@@ -35,3 +36,25 @@ rule pictures:
         "../envs/analysis.yaml"
     script:
         "../scripts/pictures.py"
+
+
+rule bit_figures:
+    input:
+        audit=f"{RESULTS}/tables/audit.csv",
+        context=f"{RESULTS}/tables/context.csv",
+        curves=f"{RESULTS}/tables/position.csv",
+        laws=f"{RESULTS}/tables/position_laws.csv",
+        halves=HALVES,
+        modules=modules("figures", "law_figures", "waterfall", "context", "position", "context_figures"),
+    output:
+        **{
+            f"{picture}_{kind}": f"{RESULTS}/figures/{picture}.{kind}"
+            for picture in ("audit", "context", "position")
+            for kind in ("svg", "pdf", "png")
+        },
+    log:
+        f"{RESULTS}/logs/bit_figures.log",
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../scripts/bit_figures.py"

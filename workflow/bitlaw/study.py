@@ -56,6 +56,8 @@ def check(config):
         raise InputError("config: params: 'nominal' given; then every model needs the key `nominal`")
     if config["verify"] > config["chunks"]:
         raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
+    if "after_other" in config["controls"] and config["chunks"] < 2:
+        raise InputError(f"config: chunks: {config['chunks']} given; the control after_other needs 2 or more")
 
 
 def _fits(key, modality, source):
