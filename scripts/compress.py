@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from bitlaw import cell, progress
+from bitlaw import atomic, cell, progress
 
 progress.log_to(snakemake.log[0])
+atomic.claim(*snakemake.output)
 cell.compress(
     Path(snakemake.input.config).parent,
     snakemake.input.tokenizer,

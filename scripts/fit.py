@@ -3,9 +3,10 @@ import json
 import pandas as pd
 
 from bitlaw import comparison, notation, progress, tables
-from bitlaw.atomic import replacing
+from bitlaw.atomic import claim, replacing
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 cells = pd.read_csv(snakemake.input.cells)
 cells = cells[cells["modality"] == snakemake.wildcards.modality]
 found = {}

@@ -1,9 +1,10 @@
 from pathlib import Path
 
 from bitlaw import progress, tables
-from bitlaw.atomic import replacing
+from bitlaw.atomic import claim, replacing
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 table = tables.collect(snakemake.input.cells)
 tables.write_csv(table, snakemake.output.cells)
 for path in snakemake.output.grids:
