@@ -58,11 +58,11 @@ def start(folder):
         f"--log-file={paths['log']}",
         f"--pid-file={folder / 'munged-own.pid'}",
     )
-    _until(paths["socket"].exists, 10, "munged opens its socket")
+    until(paths["socket"].exists, 10, "munged opens its socket")
     start_controller(folder)
     for node in NODES:
         start_node(folder, node)
-    _until(lambda: states(folder) == dict.fromkeys(NODES, "idle"), 30, "every node is idle")
+    until(lambda: states(folder) == dict.fromkeys(NODES, "idle"), 30, "every node is idle")
     return environment(folder)
 
 
@@ -172,7 +172,7 @@ def _free_ports(count):
     return sorted(ports)
 
 
-def _until(condition, seconds, what):
+def until(condition, seconds, what):
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
