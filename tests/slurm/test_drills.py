@@ -13,7 +13,7 @@ import time
 import cluster as drill
 import psutil
 import pytest
-from conftest import SNAKEMAKE, TARGETS, cells
+from small_study import SNAKEMAKE, TARGETS, cells
 
 pytestmark = pytest.mark.slurm
 LIMIT = 900  # seconds that a run of Snakemake may take, all attempts together
@@ -29,12 +29,12 @@ class Run:
 
     def __init__(self, cluster, clone, *arguments):
         self.output = clone / "snakemake.out"
-        command = [SNAKEMAKE, "--profile", "workflow/profiles/slurm", *QUICK, *arguments, *TARGETS]
+        command = [SNAKEMAKE, "--profile", "workflow/profiles/slurm", *QUICK, *TARGETS, *arguments]
         with open(self.output, "w") as out:
             self.process = subprocess.Popen(
                 ["timeout", "-k", "10", str(LIMIT), *command],
                 cwd=clone,
-                env=drill.environment(cluster) | {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")},
+                env=drill.environment(cluster) | dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
