@@ -133,6 +133,27 @@ def test_a_gpu_is_asked_for_as_gres_where_the_cluster_wants_that(folder):
         assert not any(word.startswith(("--gpus", "--ntasks")) for word in words)
 
 
+def test_the_start_of_a_job_imports_no_torch(folder):
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "snakemake",
+        "--snakefile",
+        ROOT / "Snakefile",
+        "-n",
+        "--nolock",
+    ]
+    command += ["--directory", folder, "--configfile", "contract.yaml", "--cores", "1", "--allowed-rules", "compress"]
+    command += ["--target-jobs", "compress:modality=random,model=small,step=1", "--force", "--mode", "remote"]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(r"^compress +1$", ran.stdout, re.M)
+    loaded = set(re.findall(r"^import time:.*\| +(\S+)$", ran.stderr, re.M))
+    assert "bitlaw.study" in loaded and not {"torch", "transformers", "numba", "scipy"} & loaded
+
+
 @pytest.mark.parametrize("profile", ["slurm", "slurm-gres"])
 def test_a_profile_has_neither_groups_nor_arrays_nor_tasks(profile):
     text = (ROOT / "workflow" / "profiles" / profile / "profile.v9+.yaml").read_text()

@@ -156,9 +156,18 @@ def _daemon(folder, program, *arguments, name=None):
 
 
 def _shim_srun(folder):
-    """Snakemake's job step drops SLURM_CONF from the environment before it calls srun; a real cluster needs none."""
+    """An srun that finds this cluster, for Snakemake's job step drops SLURM_CONF, and whose jobs have no network.
+
+    On a real cluster srun finds its configuration by itself.
+    """
     shim = folder / "bin" / "srun"
-    shim.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/etc/slurm.conf exec {shutil.which("srun")} "$@"\n')
+    shim.write_text(
+        f"""#!/bin/bash
+i=1
+while [[ ${{!i}} == -* ]]; do ((i++)); done  # options, then the command
+SLURM_CONF={folder}/etc/slurm.conf exec {shutil.which("srun")} "${{@:1:i-1}}" unshare --net "${{@:i}}"
+"""
+    )
     shim.chmod(0o755)
 
 
