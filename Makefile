@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow lint clean
+.PHONY: run test test-slow test-slurm lint clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -15,6 +15,12 @@ test: .venv/ready-to-test
 
 test-slow: .venv/ready-to-test
 	$(BIN)/python -m pytest -m slow
+
+# On Debian, as root: installs SLURM's daemons, runs a cluster of four nodes on this machine, and ends it.
+test-slurm: .venv/ready-to-test
+	dpkg --status slurmctld slurmd slurm-client munge > /dev/null 2>&1 || \
+	{ apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends slurmctld slurmd slurm-client munge; }
+	$(BIN)/python -m pytest -m slurm -v -s tests/slurm
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ min_version("9.27")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
-from bitlaw import InputError, study
+from bitlaw import InputError, needs, study
 
 
 configfile: "config.yaml"

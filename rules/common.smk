@@ -1,4 +1,4 @@
-# What the rules share: where things are, and how many cores a job takes.
+# What the rules share: where things are, and what a job takes of a machine.
 
 
 def modules(*names):
@@ -13,7 +13,8 @@ def if_law(targets):
 
 def threads_of_a_job():
     """Eight jobs on two processors must not thrash: a job takes as many of the cores given as make one processor."""
-    return -(-workflow.cores // os.cpu_count()) if workflow.cores else 1
+    cores = workflow.resource_settings.cores  # none are given on a cluster, where the profile sets threads
+    return -(-cores // os.cpu_count()) if cores else 1
 
 
 def files_of_folder(wildcards):
@@ -54,3 +55,20 @@ def commit_of_checkpoint(wildcards):
 def any_of(names):
     """A wildcard's pattern: one of `names`, and nothing when there are none."""
     return "|".join(map(re.escape, names)) or r"(?!)"
+
+
+def parameters_of_cell(wildcards, input):
+    return needs.parameters(study.by_name(config, "models", wildcards.model).get("nominal"), input.weights)
+
+
+def memory_of_cell(wildcards, input, attempt):
+    size = parameters_of_cell(wildcards, input)
+    return needs.memory_mb(size, config["precision"], config["device"], attempt, config["max_mem_mb"])
+
+
+def minutes_of_cell(wildcards, input, attempt):
+    size = parameters_of_cell(wildcards, input)
+    most = config["max_minutes"]
+    bytes_of_chunk = config["chunk_bytes"]  # a token stands for a byte or more
+    tokens = config["chunks"] * bytes_of_chunk
+    return needs.minutes(size, config["precision"], config["device"], tokens, bytes_of_chunk, attempt, most)

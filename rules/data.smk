@@ -8,6 +8,7 @@ rule fetch:
         "data/raw/{source}/source.json",
     log:
         f"{RESULTS}/logs/fetch/{{source}}.log",
+    localrule: True  # the one kind of job that needs the network, which compute nodes may not have
     conda:
         "../envs/data.yaml"
     params:

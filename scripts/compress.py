@@ -1,10 +1,11 @@
 from pathlib import Path
 
-from bitlaw import cell, progress
+from bitlaw import atomic, cell, progress
 
 # the decoder of a cell on a GPU is started anew and reads this file, too: only the job itself works
 if __name__ == "__main__":
     progress.log_to(snakemake.log[0])
+    atomic.claim(*snakemake.output)
     cell.compress(
         Path(snakemake.input.config).parent,
         snakemake.input.tokenizer,
