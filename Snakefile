@@ -8,7 +8,7 @@ min_version("9.27")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
-from bitlaw import InputError, study
+from bitlaw import InputError, findings, progress, study
 
 
 configfile: "config.yaml"
@@ -18,6 +18,10 @@ try:
     study.check(config)
 except InputError as error:
     raise WorkflowError(str(error))
+
+
+report: "workflow/report/workflow.rst"
+
 
 RESULTS = f"results/{config['study']}"
 MODALITIES = [m["name"] for m in config["modalities"]]
@@ -46,3 +50,21 @@ rule all:
         expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
         expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"]),
         expand(f"{RESULTS}/figures/{{picture}}_lossless.png", picture=PICTURES),
+        f"{RESULTS}/report.html",
+
+
+onstart:
+    cells = [job.output.about for job in workflow.dag.needrun_jobs() if job.rule.name == "compress"]
+    progress.cells_to_do(f"{RESULTS}/logs/run.json", cells)
+
+
+onsuccess:
+    if any(job.rule.name == "page" for job in workflow.dag.jobs):
+        print(*findings.ending(RESULTS), sep="\n", file=sys.stderr)
+
+
+onerror:
+    command = [word for word in sys.argv if word not in workflow.dag_settings.targets]
+    for job in workflow.scheduler.failed:
+        lines = progress.failure(str(job.output[-1]), job.log[0] if job.log else None, command)
+        print(*lines, sep="\n", file=sys.stderr)

@@ -9,7 +9,12 @@ rule table:
         ],
         modules=modules("tables"),
     output:
-        cells=f"{RESULTS}/tables/cells.csv",
+        cells=report(
+            f"{RESULTS}/tables/cells.csv",
+            caption="../workflow/report/cells.rst",
+            category="Tables",
+            labels={"table": "all cells"},
+        ),
         grids=[f"{RESULTS}/tables/{modality}_{p}.md" for modality in MODALITIES for p in ("lossless", "published")],
     log:
         f"{RESULTS}/logs/table.log",
@@ -29,7 +34,12 @@ rule fit:
         ],
         modules=modules("forms", "laws", "resampling", "comparison", "notation"),
     output:
-        law=f"{RESULTS}/laws/{{modality}}.json",
+        law=report(
+            f"{RESULTS}/laws/{{modality}}.json",
+            caption="../workflow/report/law.rst",
+            category="Laws",
+            labels={"modality": "{modality}"},
+        ),
         markdown=f"{RESULTS}/laws/{{modality}}.md",
         latex=f"{RESULTS}/laws/{{modality}}.tex",
     log:

@@ -19,3 +19,4 @@ cell.compress(
     verify=snakemake.params.verify,
     tokens_at_a_time=snakemake.resources.tokens_at_a_time,
 )
+progress.cell_done(f"results/{snakemake.config['study']}/logs/run.json")
