@@ -11,7 +11,7 @@ run: .venv/ready
 	$(BIN)/snakemake --cores 8 --rerun-incomplete
 
 test: .venv/ready-to-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/ready-to-test
 	$(BIN)/python -m pytest -m slow

@@ -26,6 +26,7 @@ report: "workflow/report/workflow.rst"
 RESULTS = f"results/{config['study']}"
 MODALITIES = [m["name"] for m in config["modalities"]]
 DATASETS = study.datasets(config)
+PROTOCOLS = study.protocols(config)
 
 
 wildcard_constraints:
@@ -49,7 +50,8 @@ rule all:
         f"{RESULTS}/tables/cells.csv",
         expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
         expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"]),
-        expand(f"{RESULTS}/figures/{{picture}}_lossless.png", picture=PICTURES),
+        expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS),
+        [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
         f"{RESULTS}/report.html",
 
 

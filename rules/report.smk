@@ -7,7 +7,7 @@ rule figure:
     input:
         cells=f"{RESULTS}/tables/cells.csv",
         laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        modules=modules("forms", "laws", "notation", "figures"),
+        modules=modules("forms", "profiles", "laws", "notation", "figures"),
     output:
         svg=f"{RESULTS}/figures/scaling.svg",
         pdf=f"{RESULTS}/figures/scaling.pdf",
@@ -29,7 +29,7 @@ rule pictures:
     input:
         cells=f"{RESULTS}/tables/cells.csv",
         laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        modules=modules("forms", "laws", "notation", "figures", "law_figures", "excess_figure", "check_figures"),
+        modules=modules("forms", "profiles", "laws", "notation", "figures", "law_figures", "excess_figure", "check_figures"),
     output:
         [f"{RESULTS}/figures/{picture}_{{protocol}}.{kind}" for picture in PICTURES for kind in ("svg", "pdf")],
         [

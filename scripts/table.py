@@ -1,11 +1,5 @@
-from pathlib import Path
-
 from bitlaw import progress, tables
-from bitlaw.atomic import replacing
 
 progress.log_to(snakemake.log[0])
-table = tables.collect(snakemake.input.cells)
-tables.write_csv(table, snakemake.output.cells)
-for path in snakemake.output.grids:
-    with replacing(path) as temporary:
-        temporary.write_text(tables.grid(table, *Path(path).stem.rsplit("_", 1)))
+cells = tables.collect(snakemake.input.cells, snakemake.params.models)
+tables.write(cells, snakemake.output.cells, snakemake.output.grids)

@@ -44,6 +44,10 @@ def test_the_embedded_study_is_valid():
         (changed("sources", "enwik8", "places", 0, "sha256", value="abc"), ["sources.enwik8.places[0]", "'abc'"]),
         (changed("sources", "random", value={"licence": "x"}), ["sources.random", "places", "folder", "generator"]),
         (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),
+        (changed("modalities", 0, value={"name": "text"}), ["modalities[0]", "'source'", "missing"]),
+        (changed("models", 0, value={"name": "big", "nominal": 7e7}), ["models[0]", "'folder'", "missing"]),
+        (changed("cells_from", value="here"), ["models[", "'total'", "missing"]),
+        (changed("compare_with", value="here"), ["compare_with", "'here'", "enwik8"]),
     ],
 )
 def test_impossible_values_are_refused_in_one_line(config, words):

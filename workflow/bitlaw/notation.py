@@ -45,14 +45,17 @@ def equation(law):
 def errors(law):
     """Standard errors as plain text: "a ± 0.03, ln b ± 4.6, α ± 0.23, ..."; "?" where there is none.
 
-    An exponent whose 95 % interval is unbounded on both sides is called that.
+    An exponent whose 95 % interval is unbounded is called that, with the end that it has.
     """
     parts = []
     for name, c in law["coefficients"].items():
         shown = GREEK.get(name, name)
         span = law.get("profile", {}).get(name, {})
-        if span.get("low_unbounded") and span.get("high_unbounded") and c["value"] is not None:
-            parts.append(f"{shown} unbounded")  # a standard error would claim to know it
+        unbounded = [end for end in ("low", "high") if span.get(f"{end}_unbounded")]
+        if unbounded and c["value"] is not None:  # a standard error would claim to know it
+            side = {"low": "below", "high": "above"}[unbounded[0]]
+            end = span["high" if unbounded == ["low"] else "low"]
+            parts.append(f"{shown} unbounded" + (f" {side} {end:.2g}" if len(unbounded) == 1 else ""))
         elif c["stderr"] is not None:
             parts.append(f"{shown} ± {_two(c['stderr'])}")
         elif c["stderr_log"] is not None:
@@ -93,6 +96,7 @@ def rows(found):
             fit = fits[form]
             cells = [_with_error(fit["coefficients"].get(name)) for name in ("a", "b", "alpha", "c", "beta", "k")]
             marks = " (best)" * (form == law["winner"]) + " (no law)" * (form == "additive" and law["verdict"] != "law")
+            marks += f" ({', '.join(fit['bounds_hit'])})" * bool(fit["bounds_hit"])
             quality = [f"{fit['rmse']:.4f}", f"{fit['loo_rmse']:.4f}"]
             delta = "" if fit["aicc"] is None else f"{fit['aicc'] - least:.1f}"
             rows.append([protocol, form + marks, *cells, *quality, delta])

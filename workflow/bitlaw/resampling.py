@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 from bitlaw import InputError, forms
-from bitlaw.laws import LEVEL, NATURAL, evaluate, predict
+from bitlaw.laws import NATURAL, evaluate, predict
+from bitlaw.profiles import LEVEL
 
 DRAWS = 200
 TAILS = 50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL)  # percent
@@ -27,14 +28,28 @@ def over_chunks(law, chunks, draws=DRAWS, block=BLOCK, seed=0):
     chunks = np.asarray(chunks, dtype=np.float64)
     if chunks.ndim != 2 or len(chunks) != law["n"]:
         raise InputError(f"law: ratios of chunks have shape {chunks.shape}, needs [{law['n']} cells, chunks]")
-    count, rng = chunks.shape[1], np.random.default_rng(seed)
-    block = max(1, min(block, count // 4))
-    ratios = []
-    for _ in range(draws):
-        first = rng.integers(0, count, -(-count // block))  # circular, so that every chunk is drawn as often
-        drawn = (first[:, None] + np.arange(block)).ravel()[:count] % count
-        ratios.append(np.nanmean(chunks[:, drawn], axis=1))
+    block = max(1, min(block, chunks.shape[1] // 4))
+    ratios = [np.nanmean(chunks[:, drawn], axis=1) for drawn in _drawn(chunks.shape[1], block, draws, seed)]
     return {"kind": "chunks", "block": block} | _refits(law, ratios)
+
+
+def mean_intervals(samples, draws=1000, block=BLOCK, seed=0):
+    """(low, high), float64 `[cells]` each: 95 % of each mean over chunks drawn again in blocks of neighbours.
+
+    samples: float `[cells, chunks]`, the ratio of each chunk (NaN where dropped).
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    block = max(1, min(block, samples.shape[1] // 4))
+    means = [np.nanmean(samples[:, drawn], axis=1) for drawn in _drawn(samples.shape[1], block, draws, seed)]
+    return tuple(np.percentile(means, TAILS, axis=0))
+
+
+def _drawn(count, block, draws, seed):
+    """Indices of `count` chunks drawn again in blocks, circular, so that every chunk is drawn as often: one a draw."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        first = rng.integers(0, count, -(-count // block))
+        yield (first[:, None] + np.arange(block)).ravel()[:count] % count
 
 
 def over_cells(law, draws=DRAWS, seed=0):

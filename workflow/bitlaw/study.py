@@ -24,6 +24,15 @@ def check(config):
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"config: {kind}: the name {name!r} is given twice; names must differ")
+    for key in ("cells_from", "compare_with"):
+        if key in config:
+            _known(key, config[key], config["sources"])
+    if "cells_from" in config:
+        if "compare_with" in config:
+            raise InputError(
+                "config: compare_with: given with cells_from; published cells are not compared to themselves"
+            )
+        return
     for i, modality in enumerate(config["modalities"]):
         _known(f"modalities[{i}].source", modality["source"], config["sources"])
         if modality["cut"] == "image" and config["chunk_bytes"] != 2048:
@@ -86,10 +95,17 @@ def dataset(config, modality):
 
 def datasets(config):
     """Dataset key → the settings that `shards.cut` takes."""
+    if "cells_from" in config:
+        return {}
     return {
         dataset(config, m["name"]): {k: v for k, v in m.items() if k != "name"} | {"chunks": config["chunks"]}
         for m in config["modalities"]
     }
+
+
+def protocols(config):
+    """The protocols that the study's cells have a ratio under."""
+    return ("published",) if "cells_from" in config else ("lossless", "published")
 
 
 def checkpoint(config, model, step):
