@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from bitlaw import accounting, ascii, figures, laws, page, shards, tables, tokens
 
 SIZES = {"small": 64_000, "middle": 250_000, "large": 1_000_000}
@@ -89,8 +90,9 @@ def cell(modality, model, size, step, rng):
         published = 0.55 + 0.02 * np.log10(size) + noise
     terms = dict.fromkeys(accounting.TERMS, 0.001) | {"audit_past_1024": 0.0 if modality == "text" else 0.6}
     return {
-        **{"modality": modality, "model": model, "step": step, "chunks": CHUNKS, "dropped": 0, "cr_published": published},
-        **{"cr_lossless": published + sum(terms.values()), **terms, "params_total": size, "params_nonembedding": size // 2},
+        **{"modality": modality, "model": model, "step": step, "chunks": CHUNKS, "dropped": 0, **terms},
+        **{"cr_published": published, "cr_lossless": published + sum(terms.values())},
+        **{"params_total": size, "params_nonembedding": size // 2},
         **{"weights_sha256": hashlib.sha256(f"{model}{step}".encode()).hexdigest(), "mode": "invariant"},
         **{"stream_sha256": hashlib.sha256(f"{modality}{model}{step}".encode()).hexdigest(), "seconds": 2.5},
         **{"seconds_by_part": {"load": 0.5, "score": 1.0, "code": 0.1, "verify": 0.9}, "tokens_per_second": 1000.0},
@@ -110,5 +112,3 @@ def fit(cells):
 
 def read_cells(arguments):
     return pd.read_csv(arguments["cells_path"])
-
-

@@ -38,14 +38,15 @@ def kinds(cells):
     return {kind: KINDS[kind] for kind, name in columns.items() if name in cells and cells[name].notna().all()}
 
 
-def scaling(cells, laws, null="random"):
+def scaling(cells, laws, linked=True, null="random"):
     """The specification (a dict): ratio over parameters, a panel a modality, curves of the laws.
 
     cells: DataFrame with tables.COLUMNS; laws: {modality: {protocol: law}}, may lack some. Both as `figures.scaling`.
+    linked: a click on a cell leads to its provenance, which the page holds.
     """
     modalities = sorted(cells["modality"].drop_duplicates(), key=lambda name: name == null)
     steps = sorted(int(step) for step in cells["step"].unique())
-    rows = _points(cells) + _curves(cells, laws) + _references(cells)
+    rows = _points(cells, linked) + _curves(cells, laws) + _references(cells)
     protocol, size, hidden = (
         alt.param(name=name, value=value)
         for name, value in (("protocol", "lossless"), ("size", "total"), ("hidden", []))
@@ -70,6 +71,7 @@ def scaling(cells, laws, null="random"):
     line = base.transform_filter(f"datum.kind == 'curve' && datum.size == {size.name} && {own}")
     points = base.transform_filter(f"datum.kind == 'point' && {own}").encode(description="about:N")
     tips = [alt.Tooltip(f"{field}:N") for field in ("modality", "model", "step", "parameters", *PROTOCOLS)]
+    tips += [alt.Tooltip("link:N", title="click for")] if linked else []
     layers = [
         raw.mark_rule(strokeDash=[2, 3], color="#555", aria=False).encode(y=y),
         raw
@@ -78,8 +80,8 @@ def scaling(cells, laws, null="random"):
         line.mark_line(strokeWidth=1.5, aria=False).encode(y=y, color=colour, strokeDash=alt.StrokeDash(
             "fitted:N", scale=alt.Scale(domain=["law", "no law"], range=[[1, 0], [4, 3]]), legend=None)),
         points.mark_rule(strokeWidth=1.2, opacity=0.45, aria=False).encode(y=alt.Y("low:Q"), y2="high:Q", color=colour),
-        points.mark_point(filled=True, size=75, stroke="white", strokeWidth=0.8, opacity=1, cursor="pointer").encode(
-            y=y, color=colour, shape=shape, href="href:N", tooltip=[*tips, alt.Tooltip("link:N", title="click for")]),
+        points.mark_point(filled=True, size=75, stroke="white", strokeWidth=0.8, opacity=1).encode(
+            y=y, color=colour, shape=shape, tooltip=tips, **({"href": "href:N"} if linked else {})),
     ]  # fmt: skip
     chart = (
         alt.layer(*layers, data=alt.NamedData(name="cells"))
@@ -112,9 +114,10 @@ def interval(row, protocol, digits=3):
     return f"{ratio:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "")
 
 
-def _points(cells):
+def _points(cells, linked):
     rows = []
     for row in cells.to_dict("records"):
+        link = {"href": f"#{anchor(row)}", "link": "its provenance"} if linked else {}
         shown = {protocol: interval(row, protocol) for protocol in PROTOCOLS}
         place = f"{row['modality']}, {row['model']}, step {row['step']:,}, {row['params_total']:,.0f} parameters"
         for protocol in PROTOCOLS:
@@ -125,8 +128,8 @@ def _points(cells):
             rows.append(
                 {"kind": "point", "protocol": protocol, "modality": row["modality"], "model": row["model"],
                  "step": int(row["step"]), "parameters": f"{row['params_total']:,.0f}", "y": ratio,
-                 "low": ratio - half, "high": ratio + half, "href": f"#{anchor(row)}", "link": "its provenance",
-                 "about": f"{place}: lossless {shown['lossless']}, published {shown['published']}", **shown,
+                 "low": ratio - half, "high": ratio + half,
+                 "about": f"{place}: lossless {shown['lossless']}, published {shown['published']}", **shown, **link,
                  **{f"params_{kind}": row[f"params_{kind}"] for kind in kinds(cells)}}
             )  # fmt: skip
     return rows

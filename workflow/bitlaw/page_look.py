@@ -85,8 +85,8 @@ def pictures(chunk, cut, bits_by_byte):
 
 
 def _grey(values, highest):
-    file = io.BytesIO()
-    imsave(file, values, cmap="gray", vmin=0, vmax=highest, format="png", metadata={"Software": None})
+    file, levels = io.BytesIO(), np.round(values * (255 / highest)).astype(np.uint8)
+    imsave(file, np.stack([levels] * 3, axis=-1), format="png", metadata={"Software": None})
     return _uri("image/png", file.getvalue())
 
 

@@ -48,7 +48,7 @@ def _cell(value, spec):
 
 def grids(cells):
     """{protocol: [table of models × steps for each modality]}, those with a ratio."""
-    out = {protocol: [] for protocol in PROTOCOLS}
+    out = {protocol: [] for protocol in PROTOCOLS if cells[f"cr_{protocol}"].notna().any()}
     for modality, part in cells.groupby("modality", sort=False):
         steps = list(dict.fromkeys(part["step"]))
         columns = [("model", None), ("parameters", ",.0f"), *((f"step {step:,}", ".3f") for step in steps)]
@@ -64,13 +64,14 @@ def grids(cells):
     return out
 
 
-def all_cells(cells):
+def all_cells(cells, linked):
+    """Every cell; `linked`: the page has its provenance."""
     columns = [("modality", None), ("model", None), ("step", ",.0f"), ("parameters", ",.0f"), ("lossless", ".4f"),
                ("±", ".4f"), ("published", ".4f"), ("± ", ".4f"), ("chunks", ",.0f"), ("dropped", ",.0f")]  # fmt: skip
     names = ["modality", "model", "step", "params_total", "cr_lossless", "cr_lossless_ci", "cr_published",
              "cr_published_ci", "chunks", "dropped"]  # fmt: skip
     records = cells.reindex(columns=names).astype(object).where(lambda part: part.notna(), None)
-    links = [anchor(row) for row in cells.to_dict("records")]
+    links = [anchor(row) for row in cells.to_dict("records")] if linked else []
     caption = "every cell; ±: 95 % interval of the mean over its chunks"
     return table("cells", caption, columns, records.values.tolist(), links)
 
@@ -148,12 +149,43 @@ def checks(abouts):
     return table("checks", "another process decodes these chunks of each cell and compares", columns, rows, links)
 
 
-def of_csv(path, name, caption, columns):
-    """A table of a CSV file: columns {its column: (heading, format)}, those that the file has."""
+def of_csv(path, name, caption, columns, where=()):
+    """A table of a CSV file: columns {its column: (heading, format)}; where {column: value}: those rows alone."""
     frame = pd.read_csv(path)
-    present = {column: head for column, head in columns.items() if column in frame}
-    records = frame[list(present)].astype(object).where(lambda part: part.notna(), None).values.tolist()
-    return table(name, caption, list(present.values()), records)
+    for column, value in dict(where).items():
+        frame = frame[frame[column] == value]
+    records = frame[list(columns)].astype(object).where(lambda part: part.notna(), None).values.tolist()
+    return table(name, caption, list(columns.values()), records)
 
 
-MORE = {}  # tables of other stages: name → function of the path of its csv
+CELL = {"modality": ("modality", None), "model": ("model", None), "step": ("step", ",.0f")}
+MORE = {  # tables of other stages: name of the csv → function of its path
+    "classical": lambda path: of_csv(
+        path,
+        "classical",
+        "size of all chunks after a compressor over their size before; chunk: each by itself, whole: one after another",
+        {"modality": ("modality", None), "compressor": ("compressor", None), "scope": ("scope", None)}
+        | {"ratio": ("ratio", ".4f"), "bytes_out": ("bytes", ",.0f"), "flags": ("as called", None)},
+    ),
+    "context": lambda path: of_csv(
+        path,
+        "context",
+        "8 bits a byte less what a model needs, in parts; bits a byte, split at byte 32 of a chunk",
+        CELL
+        | {"pass": ("pass", None), "total": ("needs", ".3f"), "top_bits": ("top bits", ".3f")}
+        | {name: (words, ".3f") for name, words in (("tokeniser", "tokeniser"), ("first_token", "first token"))}
+        | {name: (words, ".3f") for name, words in (("prior", "prior (USP)"), ("context", "context (ICL)"))},
+        {"K": 32},
+    ),
+    "codec": lambda path: of_csv(
+        path,
+        "codec",
+        "the stream against the ideal size of its code lengths, and the spread of its chunks' ratios",
+        CELL
+        | {"stream_bits": ("stream, bits", ",.0f"), "ideal_bits": ("ideal, bits", ",.0f")}
+        | {"overhead_bits_per_token": ("more, bits a token", ".4f")}
+        | {f"ratio_{name}": (words, ".3f") for name, words in (("min", "least ratio"), ("median", "median"))}
+        | {f"ratio_{name}": (words, ".3f") for name, words in (("p95", "95 %"), ("max", "largest"))}
+        | {"worst_chunk": ("worst chunk", ",.0f")},
+    ),
+}
