@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow lint clean
+.PHONY: run test test-slow test-browser figures lint clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -15,6 +15,16 @@ test: .venv/ready-to-test
 
 test-slow: .venv/ready-to-test
 	$(BIN)/python -m pytest -m slow
+
+test-browser: .venv/ready-to-test
+	@test -x /usr/bin/chromium || (apt-get update && apt-get install --yes --no-install-recommends chromium)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt
+	$(BIN)/python -m pytest -m browser
+
+figures: run
+	mkdir -p docs/figures
+	cp results/embedded/figures/scaling.png docs/figures/embedded.png
+	@test ! -e results/published/figures/scaling.png || cp results/published/figures/scaling.png docs/figures/published.png
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .
