@@ -40,6 +40,7 @@ include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/compress.smk"
+include: "rules/bits.smk"
 include: "rules/laws.smk"
 include: "rules/report.smk"
 
@@ -52,6 +53,7 @@ rule all:
         expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"]),
         expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS),
         [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
+        BITS,
         f"{RESULTS}/report.html",
 
 

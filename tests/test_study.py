@@ -41,6 +41,8 @@ def test_the_embedded_study_is_valid():
         (changed("models", 2, "tokenizer", value="gpt"), ["models[2].tokenizer", "'gpt'", "ladder"]),
         (changed("chunk_bytes", value=1024), ["chunk_bytes", "1024", "2048"]),
         (changed("verify", value=1000), ["verify", "1000", "chunks"]),
+        (changed("controls", value=["shuffle"]), ["controls[0]", "'shuffle'", "shuffled, after_other"]),
+        (changed("chunks", value=1) | {"controls": ["after_other"]}, ["chunks", "1 given", "after_other needs 2"]),
         (changed("sources", "enwik8", "places", 0, "sha256", value="abc"), ["sources.enwik8.places[0]", "'abc'"]),
         (changed("sources", "random", value={"licence": "x"}), ["sources.random", "places", "folder", "generator"]),
         (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),

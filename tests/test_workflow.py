@@ -59,6 +59,10 @@ def test_the_embedded_study_has_exactly_these_jobs(clone):
         "tokenize": 4,
         "compress": 100,
         "table": 1,
+        "classical": 4,
+        "bits": 1,
+        "context": 1,
+        "bit_figures": 1,
         "fit": 4,
         "figure": 1,
         "pictures": 2,
@@ -108,7 +112,7 @@ def test_published_cells_from_a_local_file_become_tables_and_a_law(clone):
 def test_a_wrong_config_is_one_clear_line_and_nothing_runs(clone):
     ran = run(clone, "-n", "--config", "chunkz=3")
     assert ran.returncode != 0
-    assert "config: (top level): unknown key 'chunkz'; allowed: chunk_bytes, chunks," in ran.stdout + ran.stderr
+    assert "config: (top level): unknown key 'chunkz'; allowed: cells_from, chunk_bytes," in ran.stdout + ran.stderr
     assert "Traceback" not in ran.stdout + ran.stderr
 
 

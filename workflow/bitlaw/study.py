@@ -41,6 +41,8 @@ def check(config):
         _known(f"models[{i}].tokenizer", model["tokenizer"], config["tokenizers"])
     if config["verify"] > config["chunks"]:
         raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
+    if "after_other" in config["controls"] and config["chunks"] < 2:
+        raise InputError(f"config: chunks: {config['chunks']} given; the control after_other needs 2 or more")
 
 
 def _known(key, value, allowed):
