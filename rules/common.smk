@@ -11,6 +11,11 @@ def if_law(targets):
     return targets if study.has_law(config) else []
 
 
+def of_repository(*paths):
+    """Files of the repository, from whichever folder Snakemake runs in."""
+    return [os.path.relpath(f"{workflow.basedir}/{path}") for path in paths]
+
+
 def threads_of_a_job():
     """Eight jobs on two processors must not thrash: a job takes as many of the cores given as make one processor."""
     cores = workflow.resource_settings.cores  # none are given on a cluster, where the profile sets threads
@@ -30,9 +35,13 @@ def files_of_folder(wildcards):
     )
 
 
+def tokens_of(modality, model):
+    tokenizer = study.by_name(config, "models", model)["tokenizer"]
+    return f"data/tokens/{study.dataset(config, modality)}/{tokenizer}.npz"
+
+
 def tokens_of_cell(wildcards):
-    tokenizer = study.by_name(config, "models", wildcards.model)["tokenizer"]
-    return f"data/tokens/{study.dataset(config, wildcards.modality)}/{tokenizer}.npz"
+    return tokens_of(wildcards.modality, wildcards.model)
 
 
 def tokenizer_of_cell(wildcards):

@@ -22,3 +22,4 @@ if __name__ == "__main__":
         verify=snakemake.params.verify,
         tokens_at_a_time=snakemake.resources.tokens_at_a_time,
     )
+    progress.cell_done(f"results/{snakemake.config['study']}/logs/run.json")

@@ -80,6 +80,8 @@ def chunk_row(
         "bits_by_position": np.bincount(bins, weights=ideal[1:], minlength=count).tolist(),
         "bytes_by_position": np.bincount(bins, weights=token_bytes[1:], minlength=count).astype(int).tolist(),
         "tokens_by_position": np.bincount(bins, minlength=count).tolist(),
+        # what the model finds surprising, for one chunk to look at
+        "bits_by_token": ideal.astype(np.float32) if number == 0 else None,
     }
 
 
