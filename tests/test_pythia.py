@@ -21,21 +21,23 @@ CHAIN = {"fetch": 1, "shard": 1, "fetch_tokenizer": 1, "tokenize": 1, "fetch_mod
 
 def test_the_full_study_has_exactly_these_jobs(clone):  # noqa: F811
     assert jobs(run(clone, "-n", "--configfile", STUDY).stdout) == {
-        "fetch": 2,
-        "shard": 2,
+        "fetch": 4,
+        "shard": 4,
         "fetch_tokenizer": 1,
-        "tokenize": 2,
+        "tokenize": 4,
         "fetch_model": 25,
-        "compress": 50,
+        "compress": 100,
         "table": 1,
-        "fit": 2,
+        "fit": 4,
         "figure": 1,
         "pictures": 1,
         "all": 1,
     }
 
 
-@pytest.mark.parametrize("cell", ["text/pythia-70m/step1000", "random/pythia-1.4b/step143000"])
+@pytest.mark.parametrize(
+    "cell", ["text/pythia-70m/step1000", "image/pythia-1b/step8000", "random/pythia-1.4b/step143000"]
+)
 def test_one_cell_by_its_path_needs_exactly_its_chain(clone, cell):  # noqa: F811
     assert jobs(run(clone, "-n", f"results/pythia/cells/{cell}.json", "--configfile", STUDY).stdout) == CHAIN
 

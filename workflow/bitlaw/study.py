@@ -131,7 +131,9 @@ def raw(config, key):
 def raws(config):
     """Folder under data/raw → what `sources.fetch` takes: name, source, and what is wanted of it (None: all of it)."""
     sources, size = config["sources"], {"chunk_bytes": config["chunk_bytes"]}
-    found = {n: {"name": n, "source": source, "wanted": None} for n, source in sources.items() if "dataset" not in source}
+    found = {
+        n: {"name": n, "source": source, "wanted": None} for n, source in sources.items() if "dataset" not in source
+    }
     for key, settings in datasets(config).items():
         if (folder := raw(config, key)) not in found:
             name = settings["source"]
