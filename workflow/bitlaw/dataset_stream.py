@@ -104,8 +104,12 @@ def _items(place, cut):
     """Yield the column's values in the order of the stream."""
     import datasets
 
-    # The Hub's client tries a request six times within half a minute; twenty times that would look like standing still.
-    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
+    # The Hub's client tries a request six times within half a minute, or waits as long as the Hub tells it to; twenty
+    # times that, with a minute in between, would look like standing still.
+    settings = datasets.config
+    settings.STREAMING_READ_MAX_RETRIES = settings.STREAMING_OPEN_MAX_RETRIES = 1
+    settings.STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL = settings.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
+    settings.STREAMING_READ_RETRY_INTERVAL = settings.STREAMING_OPEN_RETRY_INTERVAL = 0
     datasets.disable_progress_bars()
     column, kind = place["column"], {"image": datasets.Image, "speech": datasets.Audio}[cut]
     stream = datasets.load_dataset(
