@@ -1,4 +1,4 @@
-"""GGUF files to checkpoints: the same logits as the model that was written, and one clear line for what is not known."""
+"""GGUF files to checkpoints: the logits of the model that was written, and one clear line for what is not known."""
 
 import json
 
@@ -154,7 +154,7 @@ def test_quantised_weights_are_those_of_the_blocks(tmp_path, original, vocabular
 
 def test_its_tokenizer_gives_all_bytes_back(converted):
     tokenizer, spelling, _ = tokens.open_tokenizer(converted / "tokenizer.json")
-    assert {symbol for symbol in escapes.table(spelling)} == {*LACKING, "\x1f"}
+    assert set(escapes.table(spelling)) == {*LACKING, "\x1f"}
     text = f"1862, 42 {CONTROL}hello\n<|im_st" + "".join(map(chr, range(128)))
     (ids,) = tokens.encode(tokenizer, spelling, [text])
     spelled = [spelling[i] for i in ids]

@@ -24,9 +24,9 @@ EXAMPLE = re.search(r"<!-- example: a test runs this -->\n```yaml\n(.*?)```", (R
 ONE = "results/mine/cells/prose/ladder-141k/step300.json"
 
 
-def run(folder, *arguments, **options):
+def run(folder, *arguments, timeout=600, **options):
     command = [SNAKEMAKE, "--cores", "8", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, **options)
 
 
 def jobs(output):
