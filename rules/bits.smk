@@ -35,7 +35,18 @@ rule control:
         config=lambda wildcards: f"{study.checkpoint(config, wildcards.model, wildcards.step)}/config.json",
         weights=weights_of_cell,
         modules=modules(
-            "ascii", "tokens", "checkpoints", "neox", "generic", "scoring", "plane", "accounting", "control"
+            "ascii",
+            "escapes",
+            "tokens",
+            "checkpoints",
+            "neox",
+            "int8",
+            "generic",
+            "softmax",
+            "scoring",
+            "plane",
+            "accounting",
+            "control",
         ),
     output:
         f"{RESULTS}/controls/{{control}}/{{modality}}/{{model}}/step{{step}}.parquet",

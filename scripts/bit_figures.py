@@ -1,8 +1,10 @@
 import pandas as pd
 
 from bitlaw import context_figures, progress, waterfall
+from bitlaw.atomic import claim
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 
 
 def files(name):

@@ -3,9 +3,10 @@ from pathlib import Path
 import pandas as pd
 
 from bitlaw import bits, progress, tables
-from bitlaw.atomic import replacing
+from bitlaw.atomic import claim, replacing
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 cells = pd.read_csv(snakemake.input.cells)
 classical = pd.concat(map(pd.read_csv, snakemake.input.classical))
 tables.write_csv(bits.audit(cells), snakemake.output.audit)

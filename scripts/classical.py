@@ -2,9 +2,10 @@ import csv
 from pathlib import Path
 
 from bitlaw import classical, progress, shards
-from bitlaw.atomic import replacing
+from bitlaw.atomic import claim, replacing
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 folder = Path(snakemake.input.shards).parent
 chunks = [bytes(row) for row in shards.read(folder)]
 rows = classical.measure(snakemake.wildcards.modality, chunks, shards.manifest(folder)["sampling"])

@@ -1,6 +1,8 @@
 from bitlaw import context, position, progress, tables
+from bitlaw.atomic import claim
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 cells, controls = snakemake.input.cells, snakemake.input.controls
 tables.write_csv(context.table(cells, controls), snakemake.output.context)
 curves, laws = position.tables(cells, controls)

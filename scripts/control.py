@@ -1,8 +1,10 @@
 from pathlib import Path
 
 from bitlaw import control, progress
+from bitlaw.atomic import claim
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 control.run(
     snakemake.wildcards.control,
     Path(snakemake.input.config).parent,
