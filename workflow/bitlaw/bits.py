@@ -10,6 +10,10 @@ import pyarrow.parquet as pq
 from bitlaw.accounting import TERMS
 
 LABELS = ["modality", "model", "step", "params_total"]
+COLUMNS = (
+    *("chunk", "bytes", "tokens"),
+    *("bits_by_position", "bits_first_token", "bits_top_bits", "bits_stream"),
+)  # of a cell's parquet file
 SIZES = ("lockstep", "one_shot")  # of the verified chunks, where a cell has both
 
 
@@ -32,7 +36,7 @@ def codec(paths):
     rows = []
     for path in map(Path, paths):
         about = json.loads(path.read_text())
-        chunks = pq.read_table(path.with_suffix(".parquet")).to_pandas()
+        chunks = pq.read_table(path.with_suffix(".parquet"), columns=list(COLUMNS)).to_pandas()
         ideal = chunks["bits_by_position"].map(np.sum) + chunks["bits_first_token"] + chunks["bits_top_bits"]
         ratio = (chunks["bits_stream"] / (8 * chunks["bytes"])).to_numpy()
         check = about["decode_check"]

@@ -43,8 +43,9 @@ class Sums(NamedTuple):
 
 def read(path):
     """{pass: Sums} of a cell's or a control's parquet file; the leading axis is chunks, in order."""
-    table = pq.read_table(path).to_pydict()
-    passes = np.array(table.get("pass", ["plain"] * len(table["chunk"])))
+    named = [column for column in ("pass", *COLUMNS) if column in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=named).to_pydict()
+    passes = np.array(table.get("pass", ["plain"] * len(table["bytes"])))
     found = {}
     for name in dict.fromkeys(passes):
         own = passes == name

@@ -39,7 +39,8 @@ def _modalities(table, null):
 
 
 def _finish(figure, handles):
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False,
+    columns = len(handles) if len(handles) <= 7 else -(-len(handles) // 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False,
                   fontsize=SMALL, title="parameters", title_fontsize=SMALL)  # fmt: skip
 
 

@@ -89,6 +89,6 @@ def _bars(panel, row, keys, offset, colours, name=""):
         panel.barh(y, width, left=left, height=0.36, color=colour, linewidth=0)
         end = max(left, left + width)
         panel.annotate(text.replace("-", "−"), (end, y), (2, 0), textcoords="offset points", va="center_baseline",
-                       fontsize=SMALL - 1.5, color="0.2" if offset < 0 else NULL_TOTAL)  # fmt: skip
+                       fontsize=SMALL - 1.5, color="0.2" if offset < 0 else NULL_TOTAL, bbox=WHITE)  # fmt: skip
         ends.append(end)
     return max(ends)
