@@ -4,11 +4,13 @@ A drill holds the process of a cell (SIGSTOP) as soon as it has claimed its outp
 until Snakemake has finished. The profile is the one that is shipped; only its waits are made shorter.
 """
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import cluster as drill
 import psutil
@@ -174,12 +176,18 @@ def test_a_killed_node_daemon_whose_orphan_finishes_late(cluster, study, local):
     assert cell.process.is_running(), "the orphan was to survive its node's daemon"
     files = [cell.path, cell.path.with_suffix(".parquet")]
     before = [(f.stat().st_ino, f.stat().st_mtime_ns) for f in files]
-    cell.process.resume()
-    psutil.wait_procs([cell.process], timeout=300)
+    with open(its_log(cell)) as log:
+        cell.process.resume()
+        psutil.wait_procs([cell.process], timeout=300)
+        assert "a later job has taken it over" in log.read()
     drill.until(lambda: not orphans(cluster, cell.job), 60, "all of the orphan's processes are gone")
     assert [(f.stat().st_ino, f.stat().st_mtime_ns) for f in files] == before
-    log = study / "results" / "drill" / "logs" / cell.path.relative_to(study / "results" / "drill").with_suffix(".log")
-    assert "a later job has taken it over" in log.read_text()
+
+
+def its_log(cell):
+    """The log that a process writes, by its open file: Snakemake has made a new one of the same name for the retry."""
+    (log,) = [f for f in Path(f"/proc/{cell.process.pid}/fd").iterdir() if f"{cell.path.stem}.log" in os.readlink(f)]
+    return log
 
 
 def orphans(cluster, job):
