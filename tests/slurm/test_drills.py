@@ -123,15 +123,22 @@ def finished(run, study, local, cluster, event, cell=None, since=None):
 
 
 def history(cluster):
-    """Lines of id|state|time limit|nodes for all jobs that the controller remembers."""
-    return drill.ask(cluster, "squeue", "--states=all", "--noheader", "--format=%i|%T|%l|%N").splitlines()
+    """Lines of id|state|time limit|partition for all jobs that the controller remembers."""
+    return drill.ask(cluster, "squeue", "--states=all", "--noheader", "--format=%i|%T|%l|%P").splitlines()
 
 
-def test_smoke_all_cells_on_the_cluster_and_none_needs_the_network(cluster, study, local):
-    said = finished(Run(cluster, study), study, local, cluster, "smoke")
+def test_smoke_all_cells_on_the_cluster_with_a_gpu_each_and_no_network(cluster, study, local):
+    """The GPUs are fake, and so is their use; that jobs have no network is `cluster`'s doing."""
+    run = Run(cluster, study, "--set-resources", "compress:gpu=1")
+    cell = held(run, study)
+    assert cell.process.environ()["CUDA_VISIBLE_DEVICES"] in ("0", "1")
+    cell.process.resume()
+    said = finished(run, study, local, cluster, "smoke")
     assert len(re.findall(r"has been submitted with SLURM jobid", said)) == 5  # four cells and the table
     assert "Trying to restart" not in said
     assert not list(study.glob("results/drill/**/.*"))
+    latest = sorted(history(cluster), key=lambda line: int(line.split("|")[0]))[-5:]
+    assert sorted(line.split("|")[-1] for line in latest) == ["gpu"] * 4 + ["short"]
 
 
 def test_a_cancelled_job(cluster, study, local):
