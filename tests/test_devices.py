@@ -177,6 +177,26 @@ def lost(*a):
     assert ran.stderr.rstrip().endswith(f"bitlaw.devices.DeviceError: {last}")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a torch that cannot use a GPU")
+def test_a_torch_that_cannot_use_the_gpu_is_one_line(machine, data, tmp_path, neox_folder):  # noqa: F811
+    machine("GPU-1")
+    (tmp_path / "out").mkdir()
+    ran, about = compress(data, neox_folder, tmp_path / "out", device="cuda")
+    assert about is None and "cannot use the GPU here; install a build of torch for its driver" in ran.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_a_cell_on_a_gpu_decodes(data, tmp_path, neox_folder, precision):  # noqa: F811
+    ran, about = compress(data, neox_folder, tmp_path, device="cuda", precision=precision)
+    assert ran.returncode == 0, ran.stderr
+    assert about["mode"] == "lockstep" and about["decode_check"]["passed"] and about["peak_device_memory_bytes"] > 0
+    assert about["compute"] == ("fp16" if precision == "int8" else precision)
+    (tmp_path / "cpu").mkdir()
+    _, on_cpu = compress(data, neox_folder, tmp_path / "cpu", precision=precision)
+    assert about["cr_lossless"] == pytest.approx(on_cpu["cr_lossless"], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_the_decoder_may_be_started_anew(data, tmp_path, neox_folder):  # noqa: F811
     ran, about = compress(data, neox_folder, tmp_path, 'cell.START["cpu"] = "spawn"')

@@ -54,13 +54,13 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
         ProcessPoolExecutor(1, multiprocessing.get_context(START[device]), _end_with_parent) as decoder,
         devices.failures(device),
     ):
-        # now, while this process has computed nothing: the kernels' threads do not survive a fork
-        decoder.submit(torch.set_num_threads, DECODE_THREADS).result()
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(
                 f"config: device: 'cuda' given, but torch {torch.__version__} cannot use the GPU here; "
                 "install a build of torch for its driver or choose cpu"
             )
+        # now, while this process has computed nothing: the kernels' threads do not survive a fork
+        decoder.submit(torch.set_num_threads, DECODE_THREADS).result()
         torch.set_num_threads(THREADS)
         rows, provenance = _compress(
             folder, tokenizer, shard_folder, token_file, precision, device, verify, tokens_at_a_time, decoder
