@@ -103,7 +103,7 @@ rule page:
         figure=f"{RESULTS}/figures/scaling.svg",
         pictures=[f"{RESULTS}/figures/{picture}_{PROTOCOLS[0]}.png" for picture in PICTURES]
         + [f"{RESULTS}/figures/{picture}.png" for picture in BIT_PICTURES],
-        citation=of_repository("CITATION.cff"),
+        citation=of_repository("CITATION.cff")[0],
         template=of_repository(*(f"workflow/report/{name}" for name in TEMPLATE)),
         modules=modules("findings", "notation", "shards", "tokens", "page", "page_chart", "page_look", "page_tables"),
     output:

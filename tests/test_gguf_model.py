@@ -1,4 +1,4 @@
-"""GGUF files to checkpoints: the same logits as the model that was written, one clear line for what is not known."""
+"""GGUF files to checkpoints: the logits of the model that was written, and one clear line for what is not known."""
 
 import json
 

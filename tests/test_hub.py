@@ -227,6 +227,14 @@ def test_another_step_with_the_same_weights_is_refused(server, fetch, made):
     assert "same weights" in line and "step1000" in line and "step8000" in line
 
 
+def test_a_step_that_another_job_is_writing_is_no_twin(server, fetch, made, tmp_path):
+    server.add(REPOSITORY, made["step1000"], "step1000")
+    hidden = tmp_path / "models" / "pythia-70m" / ".step8000.host.1.tmp"
+    hidden.mkdir(parents=True)
+    (hidden / "source.json").write_text("")
+    fetch()
+
+
 def test_a_tokenizer_with_another_vocabulary_is_refused(server, fetch, made, tmp_path):
     server.add(REPOSITORY, made["step1000"], "step1000")
     other = json.loads(made["step1000"]["tokenizer.json"])

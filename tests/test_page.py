@@ -194,7 +194,7 @@ def test_curves_follow_the_law_and_cells_are_joined_where_there_is_none(argument
     cells = made_up.read_cells(arguments)
     cells = cells[(cells["modality"] == "image") & (cells["step"] == 300)]
     assert {r["fitted"] for r in joined} == {"no law"}
-    np.testing.assert_allclose([r["y"] for r in joined], cells["cr_lossless"], rtol=1e-5)
+    np.testing.assert_allclose([r["y"] for r in joined], cells["cr_lossless"], rtol=5e-5)
 
 
 def test_only_counts_of_parameters_that_are_there_can_be_chosen(arguments):

@@ -77,7 +77,8 @@ def shrunken(clone, hub):  # noqa: F811
     small = {"chunks": 4, "precision": "fp32", "verify": 1, "steps": SOME_STEPS}
     small["modalities"] = [text, *(m for m in study["modalities"] if m["name"] != "text")]
     small["models"] = [m for m in study["models"] if m["name"] in SOME_MODELS]
-    small["sources"] = {"passages": {"folder": "passages", "pattern": "*.txt", "licence": "public domain"}}
+    small["sources"] = {name: {"revision": "main"} for name in ("imagenet-val", "librispeech-clean-100")}
+    small["sources"]["passages"] = {"folder": "passages", "pattern": "*.txt", "licence": "public domain"}
     (clone / "small.yaml").write_text(yaml.safe_dump(small))
     unset = ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE")
     environment = {name: value for name, value in os.environ.items() if name not in unset}

@@ -4,11 +4,13 @@ A drill holds the process of a cell (SIGSTOP) as soon as it has claimed its outp
 until Snakemake has finished. The profile is the one that is shipped; only its waits are made shorter.
 """
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import cluster as drill
 import psutil
@@ -121,15 +123,22 @@ def finished(run, study, local, cluster, event, cell=None, since=None):
 
 
 def history(cluster):
-    """Lines of id|state|time limit|nodes for all jobs that the controller remembers."""
-    return drill.ask(cluster, "squeue", "--states=all", "--noheader", "--format=%i|%T|%l|%N").splitlines()
+    """Lines of id|state|time limit|partition for all jobs that the controller remembers."""
+    return drill.ask(cluster, "squeue", "--states=all", "--noheader", "--format=%i|%T|%l|%P").splitlines()
 
 
-def test_smoke_all_cells_on_the_cluster_and_none_needs_the_network(cluster, study, local):
-    said = finished(Run(cluster, study), study, local, cluster, "smoke")
+def test_smoke_all_cells_on_the_cluster_with_a_gpu_each_and_no_network(cluster, study, local):
+    """The GPUs are fake, and so is their use; that jobs have no network is `cluster`'s doing."""
+    run = Run(cluster, study, "--set-resources", "compress:gpu=1")
+    cell = held(run, study)
+    assert cell.process.environ()["CUDA_VISIBLE_DEVICES"] in ("0", "1")
+    cell.process.resume()
+    said = finished(run, study, local, cluster, "smoke")
     assert len(re.findall(r"has been submitted with SLURM jobid", said)) == 5  # four cells and the table
     assert "Trying to restart" not in said
     assert not list(study.glob("results/drill/**/.*"))
+    latest = sorted(history(cluster), key=lambda line: int(line.split("|")[0]))[-5:]
+    assert sorted(line.split("|")[-1] for line in latest) == ["gpu"] * 4 + ["short"]
 
 
 def test_a_cancelled_job(cluster, study, local):
@@ -174,12 +183,18 @@ def test_a_killed_node_daemon_whose_orphan_finishes_late(cluster, study, local):
     assert cell.process.is_running(), "the orphan was to survive its node's daemon"
     files = [cell.path, cell.path.with_suffix(".parquet")]
     before = [(f.stat().st_ino, f.stat().st_mtime_ns) for f in files]
-    cell.process.resume()
-    psutil.wait_procs([cell.process], timeout=300)
+    with open(its_log(cell)) as log:
+        cell.process.resume()
+        psutil.wait_procs([cell.process], timeout=300)
+        assert "a later job has taken it over" in log.read()
     drill.until(lambda: not orphans(cluster, cell.job), 60, "all of the orphan's processes are gone")
     assert [(f.stat().st_ino, f.stat().st_mtime_ns) for f in files] == before
-    log = study / "results" / "drill" / "logs" / cell.path.relative_to(study / "results" / "drill").with_suffix(".log")
-    assert "a later job has taken it over" in log.read_text()
+
+
+def its_log(cell):
+    """The log that a process writes, by its open file: Snakemake has made a new one of the same name for the retry."""
+    (log,) = [f for f in Path(f"/proc/{cell.process.pid}/fd").iterdir() if f"{cell.path.stem}.log" in os.readlink(f)]
+    return log
 
 
 def orphans(cluster, job):

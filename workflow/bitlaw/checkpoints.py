@@ -71,7 +71,7 @@ def origin(folder):
     if not path.exists():
         return None
     source = json.loads(path.read_text())
-    return {key: source[key] for key in ("repository", "revision", "commit")}
+    return {key: source.get(key) for key in ("repository", "revision", "commit")}
 
 
 def compute(precision, device):

@@ -7,7 +7,9 @@ that completes the chunks. Bytes are written as they are stored; only their size
 
 import io
 import logging
+import multiprocessing
 import re
+from contextlib import closing
 from pathlib import PurePosixPath
 
 from bitlaw import InputError
@@ -27,36 +29,87 @@ def take(name, source, wanted, folder):
     kept, so that the files are the stream without a gap; `shards.cut` leaves them out and counts them.
     Raises InputError when the data set cannot be read or ends too early.
     """
-    import datasets  # here: this takes seconds, and other sources do without
-    from huggingface_hub.errors import HTTPError  # of its http client, broken connections included
-
     place = {"dataset": source["dataset"], "config": source.get("config"), "split": source["split"]}
     place |= {"column": source["column"], "revision": source.get("revision", "main")}
     try:
-        place["commit"] = _commit(place)
-        log.info("%s: %s is at commit %s", name, place["dataset"], place["commit"])
-        return place, _write(name, _items(place, wanted["cut"]), place, wanted, folder)
+        with closing(_stream(place, wanted["cut"])) as items:
+            place["commit"] = next(items)
+            log.info("%s: %s is at commit %s", name, place["dataset"], place["commit"])
+            return place, _write(name, items, place, wanted, folder)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
+
+
+def _stream(place, cut):
+    """Yield the commit, then the column's values in the order of the stream: dicts with bytes and path.
+
+    They come from a process of its own that is killed at the end: Arrow's scan of a Parquet file, left half-way, may
+    keep a process from ending or abort it (issues 45214 and 50482 of apache/arrow).
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(ours, theirs, place, cut), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        while (message := ours.recv())[0] != "end":
+            if message[0] == "error":
+                raise InputError(message[1])
+            yield message[1]
+    except EOFError as error:
+        raise InputError(f"the process that streams {place['dataset']} ended before its time; run again") from error
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def _send(ours, theirs, place, cut):
+    """In the process of its own: send ("item", value) for each value, at last ("end", None) or ("error", line)."""
+    import datasets  # here: this takes seconds, and other sources do without
+    from huggingface_hub.errors import HTTPError  # of its http client, broken connections included
+
+    ours.close()  # so that sending fails once the reader is gone
+    try:
+        place["commit"] = _commit(place)
+        theirs.send(("item", place["commit"]))
+        for item in _items(place, cut):
+            theirs.send(("item", item))
+        theirs.send(("end", None))
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+    except InputError as error:
+        theirs.send(("error", str(error)))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, HTTPError) as error:
-        raise InputError(f"{name}: {_remedy(error, place)}") from error
+        theirs.send(("error", _remedy(error, place)))
 
 
 def _commit(place):
     """The commit that the revision stands for; on the way, whether this account may read the data at all."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
-    commit = HfApi().dataset_info(place["dataset"], revision=place["revision"], timeout=TIMEOUT).sha
-    HfApi().auth_check(place["dataset"], repo_type="dataset")  # what describes a gated data set is public
+    from bitlaw.hub_errors import explained
+
+    if constants.is_offline_mode():
+        raise InputError(
+            f"HF_HUB_OFFLINE is set but {place['dataset']} is on the Hub; unset it, or take a local folder"
+        )
+    with explained(f"datasets/{place['dataset']}", place["revision"]):
+        commit = HfApi().dataset_info(place["dataset"], revision=place["revision"], timeout=TIMEOUT).sha
+        HfApi().auth_check(place["dataset"], repo_type="dataset")  # what describes a gated data set is public
     return commit
 
 
 def _items(place, cut):
-    """Yield the column's values in the order of the stream: dicts with bytes and path."""
+    """Yield the column's values in the order of the stream."""
     import datasets
 
-    # The Hub's client tries a request six times within half a minute; twenty times that would look like standing still.
-    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
+    # The Hub's client tries a request six times within half a minute, or waits as long as the Hub tells it to; twenty
+    # times that, with a minute in between, would look like standing still.
+    settings = datasets.config
+    settings.STREAMING_READ_MAX_RETRIES = settings.STREAMING_OPEN_MAX_RETRIES = 1
+    settings.STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL = settings.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
+    settings.STREAMING_READ_RETRY_INTERVAL = settings.STREAMING_OPEN_RETRY_INTERVAL = 0
     datasets.disable_progress_bars()
     column, kind = place["column"], {"image": datasets.Image, "speech": datasets.Audio}[cut]
     stream = datasets.load_dataset(
@@ -135,49 +188,15 @@ def _speech_bytes(data, wanted, what):
 
 
 def _remedy(error, place):
-    """An error of the Hub's libraries in one line that says what to do."""
-    from huggingface_hub import constants, errors, get_token
+    """An error of the stream in one line that says what to do."""
+    from huggingface_hub.errors import HTTPError
+
+    from bitlaw.hub_errors import remedy
 
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(inner)
-
-    def found(*kinds):
-        return next((e for e in chain if isinstance(e, kinds)), None)
-
-    dataset, page = place["dataset"], f"{constants.ENDPOINT}/datasets/{place['dataset']}"
-    answer = found(errors.HfHubHTTPError)
-    status = answer.response.status_code if answer is not None else None
-    if found(errors.OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set but {dataset} is on the Hub; unset it, or take a source with `folder`"
-    if status == 401 and get_token():
-        return (
-            f"the Hub refuses the access token of this machine; set HF_TOKEN to a valid one from "
-            f"{constants.ENDPOINT}/settings/tokens"
-        )
-    if found(errors.GatedRepoError) and not get_token():
-        return (
-            f"{dataset} is gated and no access token is set; accept the terms at {page}, "
-            f"then set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens"
-        )
-    if found(errors.GatedRepoError):
-        return (
-            f"{dataset} is gated and the account of this access token has no access; accept the terms at {page} "
-            f"(a fine-grained token must also be allowed to read public gated repositories), then run again"
-        )
-    if found(errors.RevisionNotFoundError):
-        return f"{dataset} has no revision {place['revision']!r}; correct `revision` or leave it out ({page}/tree/main)"
-    if found(errors.RepositoryNotFoundError, errors.HFValidationError):
-        return f"the Hub has no data set {dataset!r}, or it is private; correct `dataset` or set HF_TOKEN"
-    if status == 429:
-        return (
-            "the Hub limits the requests of this machine (429); wait five minutes, or set HF_TOKEN for a higher limit"
-        )
-    if status is not None and status >= 500:
-        return f"the Hub fails ({status}); run again later, or take a source with `folder`"
-    if status is None and (gone := found(errors.HTTPError, ConnectionError, TimeoutError)):
-        return (
-            f"the Hub at {constants.ENDPOINT} cannot be reached ({reason(gone)}); "
-            f"check the network and run again, or take a source with `folder`"
-        )
-    return f"{dataset} cannot be streamed ({reason(error)}); correct `config`, `split` or `revision`"
+    for link in chain:
+        if isinstance(link, HTTPError):
+            return remedy(link, f"datasets/{place['dataset']}")
+    return f"{place['dataset']} cannot be streamed ({reason(error)}); correct `config`, `split` or `revision`"

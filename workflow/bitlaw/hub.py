@@ -191,9 +191,9 @@ def _record(repository, revision, commit, paths):
 
 def _refuse_twin(folder, record):
     """Raise InputError if another step of the model has the same weights: one of the two is not what it says."""
-    for path in folder.parent.glob("*/source.json"):
+    for path in folder.parent.glob("[!.]*/source.json"):  # a hidden one is being written by another job
         other = json.loads(path.read_text())
-        if path.parent != folder and other["weights_sha256"] == record["weights_sha256"]:
+        if path.parent != folder and other.get("weights_sha256") == record["weights_sha256"]:
             raise InputError(
                 f"{record['repository']} {record['revision']} (commit {record['commit']}) has the same weights as "
                 f"{other['revision']} (commit {other['commit']}): one of the two is mislabelled; drop one from `steps`"

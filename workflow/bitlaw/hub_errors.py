@@ -61,7 +61,7 @@ def remedy(error, repository):
         wait = f"{after} seconds" if (after := error.response.headers.get("Retry-After")) else "some minutes"
         return f"too many requests; run again in {wait}; {LOGIN} to be allowed more"
     if status:
-        return f"the Hub answers with status {status}; run again later, complete files are kept"
+        return f"the Hub answers with status {status}; run again later; a checkpoint's complete files are kept"
     return (
         f"{constants.ENDPOINT} cannot be reached or broke off ({reason(error)}); check the network, its proxy and "
         "HF_ENDPOINT and run again, or set HF_HUB_OFFLINE=1 if the cache in HF_HOME has it"

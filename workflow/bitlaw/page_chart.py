@@ -52,7 +52,9 @@ def scaling(cells, laws, linked=True, null="random"):
         for name, value in (("protocol", "lossless"), ("size", "total"), ("hidden", []))
     )
     colours = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis"](np.linspace(0, 0.78, len(steps)))]
-    legend = alt.Legend(title="training step", orient="top", symbolSize=70, symbolOpacity=1)
+    legend = alt.Legend(
+        title="training step", orient="top", symbolSize=70, symbolOpacity=1, labelExpr="format(datum.value, ',')"
+    )
     by_step = alt.Scale(domain=steps, range=colours)
     colour = alt.Color("step:N", scale=by_step, legend=legend, sort=steps)
     shape = alt.Shape(
@@ -62,8 +64,9 @@ def scaling(cells, laws, linked=True, null="random"):
     )
     sizes = {kind: sorted(cells[f"params_{kind}"].unique().tolist()) for kind in kinds(cells)}
     x = alt.X("x:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=14),
-              axis=alt.Axis(format=".3~s", values=alt.ExprRef(f"{json.dumps(sizes)}[size]"), labelOverlap="greedy",
-                            labelSeparation=4, grid=False))  # fmt: skip
+              axis=alt.Axis(values=alt.ExprRef(f"{json.dumps(sizes)}[size]"), format=".3~s", grid=False,
+                            labelExpr="replace(datum.label, 'G', 'B')", labelOverlap="greedy",
+                            labelSeparation=4))  # fmt: skip
     y = alt.Y("y:Q", title=None, scale=alt.Scale(type="linear", zero=False, padding=10), axis=alt.Axis(tickCount=6))
     base = alt.Chart().encode(x=x)
     own = f"datum.protocol == {protocol.name}"

@@ -28,11 +28,14 @@ def table(name, caption, columns, rows, links=()):
 
     name: an identifier; columns: [(heading, format)], format a spec such as ".3f" (the column is then numeric) or None;
     rows: lists of values, None or NaN where there is none; links: for each row the id of what its first value leads to.
+    A column without any value is left out.
     """
     shown = [[_cell(value, spec) for value, (_, spec) in zip(row, columns, strict=True)] for row in rows]
     for row, link in zip(shown, links, strict=False):
         row[0]["link"] = link
     heads = [{"text": heading, "numeric": spec is not None} for heading, spec in columns]
+    filled = [i for i in range(len(heads)) if i == 0 or any(row[i]["text"] for row in shown)]
+    heads, *shown = ([row[i] for i in filled] for row in (heads, *shown))
     return {"name": name, "caption": caption, "columns": heads, "rows": shown}
 
 
