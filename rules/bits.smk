@@ -58,7 +58,9 @@ rule control:
         "../envs/gpu.yaml"
     threads: threads_of_a_job()
     resources:
-        mem_mb=1536,
+        **({"gpu": 1} if config["device"] == "cuda" else {}),
+        mem_mb=memory_of_cell,
+        runtime=minutes_of_cell,
         tokens_at_a_time=config["tokens_at_a_time"],
     params:
         precision=config["precision"],

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bitlaw import InputError, accounting, ascii, checkpoints, plane, scoring, shards, tokens
+from bitlaw import InputError, accounting, ascii, checkpoints, devices, memory, plane, scoring, shards, tokens
 from bitlaw.atomic import replacing
 
 KINDS = ("shuffled", "after_other")
@@ -81,14 +81,17 @@ def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
 def run(kind, folder, tokenizer, shard_folder, out, *, precision, device, tokens_at_a_time):
     """Score the chunks of `shard_folder` by the control `kind` with the checkpoint in `folder`; write parquet `out`.
 
-    A row a chunk and pass; the schema's metadata holds provenance. Raises InputError when model and tokenizer do not
-    belong together.
+    A row a chunk and pass; the schema's metadata holds provenance. A GPU is used as by `cell.compress`. Raises
+    InputError when model and tokenizer do not belong together, and DeviceError when the device fails.
     """
     torch.set_num_threads(THREADS)
     chunks = [bytes(row) for row in shards.read(shard_folder)]
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
-    model = checkpoints.load(folder, precision, device)
-    rows = score(kind, model, opened, spelling, chunks, tokens_at_a_time)
+    with devices.lease(device), devices.failures(device):
+        model = checkpoints.load(folder, precision, device)
+        if device == "cuda":
+            tokens_at_a_time = memory.tokens_at_a_time(model, model.context)
+        rows = score(kind, model, opened, spelling, chunks, tokens_at_a_time)
     about = checkpoints.describe(folder) | {"tokenizer_sha256": tokenizer_sha256, "precision": precision, "seed": SEED}
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"bitlaw": json.dumps(about)})
     with replacing(Path(out)) as temporary:
