@@ -10,10 +10,13 @@ rule compress:
         weights=weights_of_cell,
         modules=modules(
             "ascii",
+            "escapes",
             "tokens",
             "checkpoints",
             "neox",
+            "int8",
             "generic",
+            "softmax",
             "scoring",
             "coder",
             "plane",
@@ -30,6 +33,7 @@ rule compress:
         "../envs/gpu.yaml"
     threads: threads_of_a_job()
     resources:
+        **({"gpu": 1} if config["device"] == "cuda" else {}),
         mem_mb=memory_of_cell,
         runtime=minutes_of_cell,
         tokens_at_a_time=config["tokens_at_a_time"],

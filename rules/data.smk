@@ -12,14 +12,16 @@ rule fetch:
     conda:
         "../envs/data.yaml"
     params:
-        source=lambda wildcards: config["sources"][wildcards.source],
+        name=lambda wildcards: RAW[wildcards.source]["name"],
+        source=lambda wildcards: RAW[wildcards.source]["source"],
+        wanted=lambda wildcards: RAW[wildcards.source]["wanted"],
     script:
         "../scripts/fetch.py"
 
 
 rule shard:
     input:
-        source=lambda wildcards: f"data/raw/{DATASETS[wildcards.dataset]['source']}/source.json",
+        source=lambda wildcards: f"data/raw/{study.raw(config, wildcards.dataset)}/source.json",
         modules=modules("shards"),
     output:
         "data/shards/{dataset}/manifest.json",
@@ -37,8 +39,8 @@ rule shard:
 rule tokenize:
     input:
         shards="data/shards/{dataset}/manifest.json",
-        tokenizer=lambda wildcards: config["tokenizers"][wildcards.tokenizer],
-        modules=modules("ascii", "tokens"),
+        tokenizer=lambda wildcards: study.tokenizer(config, wildcards.tokenizer),
+        modules=modules("ascii", "escapes", "tokens"),
     output:
         "data/tokens/{dataset}/{tokenizer}.npz",
     log:

@@ -1,35 +1,99 @@
 # Tables of all cells, and the law of each modality.
 
 
-rule table:
+if "cells_from" in config:
+
+    rule table:
+        input:
+            published=f"data/raw/{config['cells_from']}/source.json",
+            modules=modules("tables", "published"),
+        output:
+            cells=report(
+                f"{RESULTS}/tables/cells.csv",
+                caption="../workflow/report/cells.rst",
+                category="Tables",
+                labels={"table": "all cells"},
+            ),
+            grids=[f"{RESULTS}/tables/{modality}_published.md" for modality in MODALITIES],
+        log:
+            f"{RESULTS}/logs/table.log",
+        conda:
+            "../envs/analysis.yaml"
+        params:
+            models=config["models"],
+        script:
+            "../scripts/published_table.py"
+
+else:
+
+    rule table:
+        input:
+            cells=[
+                f"{RESULTS}/cells/{modality}/{model}/step{step}.json" for modality, model, step in study.cells(config)
+            ],
+            chunks=[
+                f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet"
+                for modality, model, step in study.cells(config)
+            ],
+            modules=modules("tables"),
+        output:
+            cells=report(
+                f"{RESULTS}/tables/cells.csv",
+                caption="../workflow/report/cells.rst",
+                category="Tables",
+                labels={"table": "all cells"},
+            ),
+            grids=[f"{RESULTS}/tables/{modality}_{p}.md" for modality in MODALITIES for p in PROTOCOLS],
+        log:
+            f"{RESULTS}/logs/table.log",
+        conda:
+            "../envs/analysis.yaml"
+        params:
+            nominal=study.nominal(config),
+        script:
+            "../scripts/table.py"
+
+
+rule compare:
     input:
-        cells=[f"{RESULTS}/cells/{modality}/{model}/step{step}.json" for modality, model, step in study.cells(config)],
+        cells=f"{RESULTS}/tables/cells.csv",
+        published=f"data/raw/{config.get('compare_with')}/source.json",
         chunks=[
             f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet" for modality, model, step in study.cells(config)
         ],
-        modules=modules("tables"),
+        modules=modules("tables", "resampling", "published"),
     output:
-        cells=f"{RESULTS}/tables/cells.csv",
-        grids=[f"{RESULTS}/tables/{modality}_{p}.md" for modality in MODALITIES for p in ("lossless", "published")],
+        table=f"{RESULTS}/tables/comparison.csv",
     log:
-        f"{RESULTS}/logs/table.log",
+        f"{RESULTS}/logs/compare.log",
     conda:
         "../envs/analysis.yaml"
     script:
-        "../scripts/table.py"
+        "../scripts/compare.py"
 
 
 rule fit:
     input:
         cells=f"{RESULTS}/tables/cells.csv",
-        chunks=lambda wildcards: [
-            f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet"
-            for modality, model, step in study.cells(config)
-            if modality == wildcards.modality
-        ],
-        modules=modules("forms", "laws", "resampling", "comparison", "notation"),
+        chunks=lambda wildcards: (
+            [
+                f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet"
+                for modality, model, step in study.cells(config)
+                if modality == wildcards.modality
+            ]
+            if "cells_from" not in config
+            else []
+        ),
+        published=[f"data/raw/{config[key]}/source.json" for key in ("compare_with",) if key in config],
+        printed="data/published/printed_laws.csv",
+        modules=modules("forms", "profiles", "laws", "resampling", "comparison", "published", "notation"),
     output:
-        law=f"{RESULTS}/laws/{{modality}}.json",
+        law=report(
+            f"{RESULTS}/laws/{{modality}}.json",
+            caption="../workflow/report/law.rst",
+            category="Laws",
+            labels={"modality": "{modality}"},
+        ),
         markdown=f"{RESULTS}/laws/{{modality}}.md",
         latex=f"{RESULTS}/laws/{{modality}}.tex",
     log:

@@ -155,6 +155,9 @@ def test_the_tables_of_coefficients(assessed):
     markdown, latex = notation.markdown("text", found).splitlines(), notation.latex("text", found)
     assert len(markdown) == 2 + len(forms.EQUATIONS) and len({line.count("|") for line in markdown}) == 1
     assert "(best)" in "".join(markdown) and markdown[2].startswith("| lossless | additive")
+    bound = laws.fit(P, S, planted(a=0.0) - 0.01)
+    bound |= {"forms": {"additive": bound | {"loo_rmse": 0.1}}, "winner": "additive"}
+    assert "additive (best) (a = 0) |" in notation.markdown("text", {"lossless": bound})
     assert latex.count(r"\\") == 1 + len(forms.EQUATIONS) and r"$\pm$" in latex and "±" not in latex
 
 

@@ -5,12 +5,13 @@ import time
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import huber
 
-from bitlaw import InputError, forms, laws
+from bitlaw import InputError, forms, laws, profiles
 
 P, S = (grid.ravel() for grid in np.meshgrid([7e7, 1.6e8, 4e8, 1e9, 1.4e9], [1e3, 8e3, 32e3, 128e3, 143e3]))
 X, Y = np.log(P / 4e8), np.log(S / 3e4)
@@ -24,11 +25,12 @@ exponents = st.floats(0.05, 2.0)
 def test_slopes_are_those_of_the_values(form, u, alpha, v, beta, k):
     at = {n: x for n, x in {"a": 0.1, "u": u, "alpha": alpha, "v": v, "beta": beta, "k": k}.items()
           if n in forms.centred(form)}  # fmt: skip
-    _, slopes = forms.values(form, at, X, Y)
+    value, slopes = forms.values(form, at, X, Y)
+    rounding = 1e-8 * max(1.0, value.max())  # of the differences
     for column, name in enumerate(forms.centred(form)):
         h = 1e-6
         above, below = (forms.values(form, at | {name: at[name] + sign * h}, X, Y)[0] for sign in (1, -1))
-        np.testing.assert_allclose(slopes[:, column], (above - below) / (2 * h), rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(slopes[:, column], (above - below) / (2 * h), rtol=1e-5, atol=rounding)
 
 
 @pytest.mark.parametrize("form", forms.EQUATIONS)
@@ -118,3 +120,43 @@ def test_unknown_forms_and_losses_are_refused():
         laws.fit(P, S, P**-0.1, form="cubic")
     with pytest.raises(InputError, match="loss 'l2': choose one of ls, huber, l1"):
         laws.fit(P, S, P**-0.1, loss="l2")
+
+
+def test_profiles_by_refit_agree_with_those_of_the_additive_form():
+    at = {name: AT[name] for name in forms.centred("additive")}
+    noisy = forms.values("additive", at, X, Y)[0] + 0.002 * np.random.default_rng(3).normal(size=len(X))
+    law = laws.fit(P, S, noisy)
+    x, y = np.log(P / law["P0"]), np.log(S / law["S0"])
+    best = forms.estimate("additive", x, y, noisy).result
+    for name, span in profiles.by_refit("additive", best, x, y, noisy, 0.0).items():
+        for end in ("low", "high"):
+            expected = law["profile"][name][end]
+            assert span[end] == (None if expected is None else pytest.approx(expected, rel=2e-3)), (name, end)
+
+
+@pytest.mark.parametrize("form", ["coupled", "coupled0"])
+def test_profiles_of_a_coupled_form_are_of_the_exponent_as_written(form):
+    """Sharp data: then the interval is that of the standard error, which is of the coefficient as written."""
+    at = {name: AT[name] for name in forms.centred(form)}
+    noisy = forms.values(form, at, X, Y)[0] + 1e-5 * np.random.default_rng(3).normal(size=len(X))
+    law = laws.fit(P, S, noisy, form=form)
+    for name, span in law["profile"].items():
+        half = scipy.stats.t.ppf(0.975, law["degrees_of_freedom"]) * law["coefficients"][name]["stderr"]
+        assert (span["high"] - span["low"]) / (2 * half) == pytest.approx(1, abs=0.03), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", forms.EQUATIONS)
+def test_every_coefficient_lies_in_its_interval_at_the_nominal_rate(form):
+    """150 tables at the study's grid, with the scatter of its text cells; an unbounded end counts as covering."""
+    at = {name: AT[name] for name in forms.centred(form)}
+    truth, rng = forms.natural(form, at, 4e8, 3e4), np.random.default_rng(11)
+    exact = forms.values(form, at, X, Y)[0]
+    inside = dict.fromkeys((name for name in truth if name not in ("b", "c")), 0)
+    for _ in range(150):
+        spans = laws.fit(P, S, exact + 0.0065 * rng.normal(size=len(X)), form=form)["profile"]
+        for name in inside:
+            low, high = spans[name]["low"], spans[name]["high"]
+            inside[name] += (low is None or low <= truth[name]) and (high is None or truth[name] <= high)
+    print(form, {name: round(count / 150, 3) for name, count in inside.items()})
+    assert all(count / 150 > 0.9 for count in inside.values()), inside  # 0.95 ± 0.018

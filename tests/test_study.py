@@ -10,7 +10,10 @@ from bitlaw import InputError, study
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED = yaml.safe_load((ROOT / "config.yaml").read_text())
+HUB = {"name": "x", "repo": "a/b", "revision": "step{step}", "tokenizer": "ladder"}
 SCHEMA = yaml.safe_load(study.SCHEMA.read_text())
+SMOLLM2 = yaml.safe_load((ROOT / "workflow/studies/smollm2.yaml").read_text())
+GGUF = {"name": "big", "gguf": "enwik8", "tokenizer": "ladder"}
 
 
 def changed(*path, value):
@@ -24,6 +27,28 @@ def changed(*path, value):
 
 def test_the_embedded_study_is_valid():
     study.check(EMBEDDED)
+    assert study.has_law(EMBEDDED)
+
+
+def test_a_gguf_file_is_one_checkpoint_and_has_no_law():
+    both = {key: EMBEDDED[key] | SMOLLM2[key] for key in ("sources", "tokenizers")}
+    config = EMBEDDED | SMOLLM2 | both
+    study.check(config)
+    assert study.checkpoint(config, "smollm2-135m", 2_000_000) == "data/models/gguf/smollm2"
+    assert config["tokenizers"]["smollm2"] == "data/models/gguf/smollm2/tokenizer.json"
+    assert not study.has_law(config)
+    assert not study.has_law(EMBEDDED | {"steps": [1, 2]}) and not study.has_law(EMBEDDED | {"models": [{}, {}]})
+
+
+def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own():
+    config = changed("models", value=[HUB | {"commits": {"step300": "a" * 40}, "nominal": 1000}])
+    config["tokenizers"]["pythia"] = {"repo": "a/b", "revision": "main"}
+    study.check(config)
+    assert study.checkpoint(config, "x", 300) == "data/models/x/step300"
+    assert study.revision(config, "x", 300) == "step300"
+    assert study.nominal(config) == {"x": 1000}
+    assert study.tokenizer(config, "pythia") == "data/tokenizers/pythia/tokenizer.json"
+    assert study.tokenizer(config, "ladder") == "data/ladder/tokenizer.json"
 
 
 @pytest.mark.parametrize(
@@ -40,10 +65,33 @@ def test_the_embedded_study_is_valid():
         (changed("modalities", 1, "name", value="text"), ["modalities", "'text'", "twice"]),
         (changed("models", 2, "tokenizer", value="gpt"), ["models[2].tokenizer", "'gpt'", "ladder"]),
         (changed("chunk_bytes", value=1024), ["chunk_bytes", "1024", "2048"]),
+        (changed("models", 0, value=HUB | {"folder": "f"}), ["models[0]", "'folder'", "'repo'", "exactly one"]),
+        (changed("models", 0, "commits", value={}), ["models[0]", "'repo' is missing", "'commits'"]),
+        (
+            changed("models", 0, value={"name": "x", "repo": "a/b", "tokenizer": "ladder"}),
+            ["models[0]", "'revision'", "'repo'"],
+        ),
+        (changed("models", 0, value=HUB | {"repo": "a"}), ["models[0].repo", "'a'"]),
+        (changed("models", 0, value=HUB | {"commits": {"step75": "abc"}}), ["models[0].commits.step75", "'abc'"]),
+        (changed("models", 0, value=HUB | {"commits": {"s7": "a" * 40}}), ["models[0].commits", "'s7'", "step75"]),
+        (changed("models", 0, "nominal", value=64_000), ["models", "nominal", "1 of 5"]),
+        (changed("models", 0, "nominal", value="64e3"), ["models[0].nominal", "'64e3'", "integer"]),
+        (changed("params", value="nominal"), ["params", "nominal", "every model"]),
+        (changed("tokenizers", "ladder", value={"repo": "a/b"}), ["tokenizers.ladder", "'revision'", "missing"]),
         (changed("verify", value=1000), ["verify", "1000", "chunks"]),
+        (changed("controls", value=["shuffle"]), ["controls[0]", "'shuffle'", "shuffled, after_other"]),
+        (changed("chunks", value=1) | {"controls": ["after_other"]}, ["chunks", "1 given", "after_other needs 2"]),
         (changed("sources", "enwik8", "places", 0, "sha256", value="abc"), ["sources.enwik8.places[0]", "'abc'"]),
         (changed("sources", "random", value={"licence": "x"}), ["sources.random", "places", "folder", "generator"]),
         (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),
+        (changed("modalities", 0, value={"name": "text"}), ["modalities[0]", "'source'", "missing"]),
+        (changed("models", 0, value={"name": "big", "nominal": 7e7}), ["models[0]", "'tokenizer'", "missing"]),
+        (changed("models", 0, value={"name": "a", "tokenizer": "b"}), ["models[0]", "exactly one", "folder | gguf"]),
+        (changed("models", 0, value=GGUF | {"folder": "f"}), ["models[0]", "exactly one", "folder | gguf"]),
+        (changed("models", 0, value=GGUF | {"gguf": "smol"}), ["models[0].gguf", "'smol'", "enwik8"]),
+        (changed("models", 0, value=GGUF), ["steps", "[75, 150, 300, 600, 1200]", "models[0]", "GGUF", "one step"]),
+        (changed("cells_from", value="here"), ["models[", "'total'", "missing"]),
+        (changed("compare_with", value="here"), ["compare_with", "'here'", "enwik8"]),
     ],
 )
 def test_impossible_values_are_refused_in_one_line(config, words):

@@ -100,10 +100,11 @@ def identifiability(cells, laws, out, protocol="lossless", null="random"):
 def heldout(cells, laws, out, protocol="lossless", null="random"):
     """Predicted against observed ratio of cells held out of the fit: a marker a kind, a colour a form, the diagonal.
 
-    Uses law["holdouts"]; above each panel, the root mean square of observed - predicted by form.
+    Uses law["holdouts"], of the law's own form and of law["winner"] (where there is none, of every form); above each
+    panel, the root mean square of observed - predicted by form.
     """
     _, tables = select(cells, laws, out, protocol, null)
-    held = {name: (laws.get(name, {}).get(protocol) or {}).get("holdouts") or {} for name in tables}
+    held = {name: _shown_forms(laws.get(name, {}).get(protocol) or {}) for name in tables}
     kinds = list(dict.fromkeys(kind for holdouts in held.values() for kind in holdouts))
     forms = list(dict.fromkeys(f for holdouts in held.values() for h in holdouts.values() for f in h["predicted"]))
     markers = {kind: KINDS[i % len(KINDS)] for i, kind in enumerate(kinds)}
@@ -208,6 +209,15 @@ def _profile(upper, lower, law):
     low, high = lower.dataLim.intervaly
     room = max(high - low, 1e-3)
     lower.set_ylim(low - 0.06 * room, high + (0.45 if lower.texts else 0.08) * room)
+
+
+def _shown_forms(law):
+    """law["holdouts"] without the forms that are neither the law's own nor the winner."""
+    shown = {law.get("form"), law["winner"]} if law.get("winner") else None
+    return {
+        kind: held | {"predicted": {f: p for f, p in held["predicted"].items() if shown is None or f in shown}}
+        for kind, held in (law.get("holdouts") or {}).items()
+    }
 
 
 def _misses(holdouts, inches):

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 from scipy.optimize import linprog
 
-from bitlaw import InputError, forms, laws
+from bitlaw import InputError, forms, laws, profiles
 from bitlaw.resampling import over_cells, over_chunks, start_at
 
 DELTAS = (1e-4, 1e-3, 1e-2)
@@ -29,14 +29,14 @@ def assess(table, column, chunks=None, kind="total", warmup=None):
     bootstrap = over_cells(law) if chunks is None else over_chunks(law, chunks)
     law["samples"] = bootstrap.pop("samples")
     law["bootstrap"] = bootstrap
-    law["profile_curve"] = laws.profile_curve(law)
+    law["profile_curve"] = profiles.profile_curve(law)
     return law
 
 
 def compare(params, steps, ratio):
     """{form: law and its leave-one-out error}, the winner, and the hold-outs; JSON-ready.
 
-    Keys: "forms": {form: {coefficients, objective, rmse, r2, aicc, share_agreeing, bounds_hit, loo_rmse}};
+    Keys: "forms": {form: {coefficients, objective, rmse, r2, aicc, share_agreeing, bounds_hit, profile, loo_rmse}};
     "winner": the form of least AICc; "holdouts": {name: {params, steps, observed, predicted: {form: [ratio]}, rmse:
     {form}}} for the largest model, the last step, and the far corner (the two largest models at the two last steps),
     those that leave enough cells to fit.
@@ -47,7 +47,7 @@ def compare(params, steps, ratio):
         if len(ratio) <= len(forms.centred(form)) + 1:
             continue
         law = fitted[form] = laws.fit(params, steps, ratio, form=form)
-        kept = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing", "bounds_hit")
+        kept = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing", "bounds_hit", "profile")
         found[form] = {key: law[key] for key in kept} | {"loo_rmse": leave_one_out(law)}
     ranked = [form for form in found if found[form]["aicc"] is not None]
     winner = min(ranked, key=lambda form: found[form]["aicc"]) if ranked else None

@@ -1,20 +1,18 @@
 """Fit a scaling law to a table of compression ratios and say how well it is known (see `forms` for the forms)."""
 
+import functools
 import math
 
 import lmfit
 import numpy as np
 import scipy.stats
-from scipy.optimize import brentq, minimize, minimize_scalar, nnls
 
-from bitlaw import InputError, forms
-from bitlaw.forms import BOUNDS, FLOOR, GRID
+from bitlaw import InputError, forms, profiles
+from bitlaw.forms import BOUNDS, FLOOR
 
 TERMS = {"b": ("u", "alpha"), "c": ("v", "beta")}
 NATURAL = ("a", "b", "alpha", "c", "beta", "k")
-FINE = np.geomspace(*BOUNDS, 15)
 SINGULAR = 1e8  # condition number beyond which float64 normal equations hold no digit
-LEVEL = 0.95
 NEAR = math.log(3)  # an estimate within this factor of a bound may belong on it
 
 
@@ -38,9 +36,9 @@ def fit(params, steps, ratio, params_kind="total", form="additive", loss="ls", d
       correlation   {names, matrix} of the free centred parameters, or null
       condition_number of the Jacobian in these, columns scaled to length 1 (null when infinite)
       versions      {lmfit, scipy}
+      profile       by least squares on the ratio: {a, alpha, beta, k}: {low, high, low_unbounded, high_unbounded},
+                    95 % (null where unbounded; a's low end is 0 at least, which is the edge of what a can be)
     and of the additive form by least squares on the ratio
-      profile       {a, alpha, beta}: {low, high, low_unbounded, high_unbounded}, 95 % (null where unbounded;
-                    a's low end is 0 at least, which is the edge of what a can be)
       verdict       "law" | "no law";  verdict_reasons: why there is none (rising at most sizes or steps, a term
                     that vanished, scatter alone, no degree of freedom)
       term_tests    {b, c, both}: p of the F test of the law against one without its size term, without its training
@@ -57,8 +55,8 @@ def fit(params, steps, ratio, params_kind="total", form="additive", loss="ls", d
     best, without = found.result, {}
     if form == "additive" and loss == "ls" and not log:
         # What is lost without a term: nothing, if the data do not fall with it.
-        without["b"] = _minimum(lambda beta: _project(ratio, np.exp(-beta * y)))
-        without["c"] = _minimum(lambda alpha: _project(ratio, np.exp(-alpha * x)))
+        without["b"] = profiles.minimum(lambda beta: profiles.project(ratio, np.exp(-beta * y)))
+        without["c"] = profiles.minimum(lambda alpha: profiles.project(ratio, np.exp(-alpha * x)))
     best, bounds_hit = _hold_bounds(form, found, x, y, ratio, without, loss, delta, log)
 
     free, covariance, condition = _covariance(form, best, x, y, ratio, log, loss)
@@ -77,8 +75,10 @@ def fit(params, steps, ratio, params_kind="total", form="additive", loss="ls", d
     if covariance is not None and (sigma := np.sqrt(np.diag(covariance))).all():  # 0: the fit is exact
         law["correlation"] = {"names": free, "matrix": (covariance / np.outer(sigma, sigma)).tolist()}
     law["versions"] = {"lmfit": lmfit.__version__, "scipy": scipy.__version__}
+    if loss == "ls" and not log:
+        interval = profiles.additive if without else functools.partial(profiles.by_refit, form)
+        law["profile"] = interval(best, x, y, ratio, FLOOR * total)
     if without:
-        law["profile"] = _profiles(best, x, y, ratio, FLOOR * total)
         law["term_tests"] = _term_tests(ratio, squares, without | {"both": deviation}, FLOOR * total)
         law["verdict_reasons"] = _why_no_law(params, steps, ratio, law)
         law["verdict"] = "no law" if law["verdict_reasons"] else "law"
@@ -127,20 +127,6 @@ def _checked(params, steps, ratio, needed):
         if (distinct := len(np.unique(columns[name]))) < 3:
             raise InputError(f"law: {name} takes {distinct} distinct values; a constant and a power need at least 3")
     return columns.values()
-
-
-def _project(target, *columns):
-    """Sum of squares left by the best non-negative constant and coefficients of `columns`."""
-    return nnls(np.column_stack([np.ones_like(target), *columns]), target)[1] ** 2
-
-
-def _minimum(objective):
-    """Least value of a function of one exponent over BOUNDS: grid, then Brent inside the best bracket."""
-    values = [objective(exponent) for exponent in FINE]
-    best = int(np.argmin(values))
-    ends = np.log(FINE[[max(best - 1, 0), min(best + 1, len(FINE) - 1)]])
-    found = minimize_scalar(lambda e: objective(math.exp(e)), bounds=ends, method="bounded", options={"xatol": 1e-7})
-    return float(min(found.fun, values[best]))
 
 
 def _hold_bounds(form, found, x, y, ratio, without, loss, delta, log):
@@ -231,81 +217,6 @@ def _coefficients(form, best, covariance, free, P0, S0, bounds_hit, loss):
     return out
 
 
-def _profiles(best, x, y, ratio, floor):
-    """Where the objective, all else refitted, stays within F(1, dof) of the best (Bates & Watts 1988, 6.1)."""
-    unknown = {"low": None, "high": None, "low_unbounded": True, "high_unbounded": True}
-    if best.ndata == len(best.params):
-        return {name: dict(unknown) for name in ("a", "alpha", "beta")}
-    allowed = best.chisqr * (1 + scipy.stats.f.ppf(LEVEL, 1, best.nfree) / best.nfree) + floor
-    value = best.params.valuesdict()
-
-    def joint(exponents, a):
-        alpha, beta = np.exp(np.clip(exponents, *np.log(BOUNDS)))
-        return nnls(np.column_stack([np.exp(-alpha * x), np.exp(-beta * y)]), ratio - a)[1] ** 2
-
-    coarse = np.log(GRID[::2])
-    log_starts = [(al, be) for al in coarse for be in coarse] + [np.log([value["alpha"], value["beta"]])]
-
-    def at_a(a):
-        start = min(log_starts, key=lambda exponents: joint(exponents, a))
-        return minimize(joint, start, args=(a,), method="Nelder-Mead", options={"fatol": 1e-3 * allowed}).fun
-
-    def at_alpha(log_alpha):
-        size = np.exp(-math.exp(log_alpha) * x)
-        return _minimum(lambda beta: _project(ratio, size, np.exp(-beta * y)))
-
-    def at_beta(log_beta):
-        training = np.exp(-math.exp(log_beta) * y)
-        return _minimum(lambda alpha: _project(ratio, np.exp(-alpha * x), training))
-
-    def end(objective, estimate, limit):
-        """The farthest point towards `limit` still allowed; None when that is the limit itself."""
-        points = np.linspace(estimate, limit, 13)
-        within = [i for i in range(1, 13) if objective(points[i]) <= allowed]
-        last = within[-1] if within else 0
-        if last == 12:
-            return None
-        if objective(points[last]) >= allowed:  # noise-free data: the interval is the point
-            return float(points[last])
-        return float(brentq(lambda at: objective(at) - allowed, points[last], points[last + 1], xtol=1e-7))
-
-    out = {}
-    low, high = end(at_a, value["a"], 0.0), end(at_a, value["a"], 2 * ratio.max())
-    out["a"] = {"low": low or 0.0, "high": high, "low_unbounded": False, "high_unbounded": high is None}
-    for name, scale, objective in (("alpha", "u", at_alpha), ("beta", "v", at_beta)):
-        out[name] = dict(unknown)
-        if value[scale] == -math.inf:
-            continue
-        for side, bound in zip(("low", "high"), BOUNDS, strict=True):
-            at = end(objective, math.log(value[name]), math.log(bound))
-            out[name] |= {side: None if at is None else math.exp(at), f"{side}_unbounded": at is None}
-    return out
-
-
-def profile_curve(law):
-    """How the fit depends on the exponent of size: {alpha, a, objective, allowed}, lists over 60 exponents.
-
-    objective: the sum of squares with all else refitted, a: its constant, allowed: the objective at the edge of the
-    95 % interval (null without degrees of freedom).
-    """
-    x, y = np.log(np.array(law["params"]) / law["P0"]), np.log(np.array(law["steps"]) / law["S0"])
-    ratio = np.array(law["ratio"])
-    out = {"alpha": np.geomspace(*BOUNDS, 60).tolist(), "a": [], "objective": [], "allowed": None}
-    for alpha in out["alpha"]:
-        size = np.exp(-alpha * x)
-
-        def left(log_beta, size=size):
-            return _project(ratio, size, np.exp(-math.exp(log_beta) * y))
-
-        found = minimize_scalar(left, bounds=np.log(BOUNDS), method="bounded")
-        design = np.column_stack([np.ones_like(x), size, np.exp(-math.exp(found.x) * y)])
-        out["a"].append(float(nnls(design, ratio)[0][0]))
-        out["objective"].append(float(found.fun))
-    if (free := law["degrees_of_freedom"]) > 0:
-        out["allowed"] = law["objective"] * (1 + scipy.stats.f.ppf(LEVEL, 1, free) / free)
-    return out
-
-
 def _term_tests(ratio, objective, without, floor):
     """p values of the F tests of the law against no size term (b), no training term (c), a constant (both)."""
     dof = len(ratio) - 5
@@ -332,7 +243,7 @@ def _why_no_law(params, steps, ratio, law):
             reasons.append(f"ratio follows no power of {what} ({hit[0]} is a bound)")
     if law["term_tests"]["both"] is None:
         reasons.append(f"{law['n']} cells for {len(law['coefficients'])} coefficients test nothing")
-    elif not reasons and law["term_tests"]["both"] > 1 - LEVEL:
+    elif not reasons and law["term_tests"]["both"] > 1 - profiles.LEVEL:
         reasons.append(f"ratio is constant within scatter (F test, p = {law['term_tests']['both']:.2g})")
     return reasons
 
@@ -340,7 +251,7 @@ def _why_no_law(params, steps, ratio, law):
 def _warnings(law):
     out = [f"{reason}: no law of this form" for reason in law["verdict_reasons"]]
     for term, what in (("b", "size"), ("c", "training")):
-        if (p := law["term_tests"][term]) is not None and p > 1 - LEVEL:
+        if (p := law["term_tests"][term]) is not None and p > 1 - profiles.LEVEL:
             out.append(f"ratio does not fall with {what} beyond scatter (F test, p = {p:.2g})")
     for hit in law["bounds_hit"]:
         out.append(f"{hit} is a bound: the errors of the other coefficients are given that")

@@ -45,14 +45,17 @@ def equation(law):
 def errors(law):
     """Standard errors as plain text: "a ± 0.03, ln b ± 4.6, α ± 0.23, ..."; "?" where there is none.
 
-    An exponent whose 95 % interval is unbounded on both sides is called that.
+    An exponent whose 95 % interval is unbounded is called that, with the end that it has.
     """
     parts = []
     for name, c in law["coefficients"].items():
         shown = GREEK.get(name, name)
         span = law.get("profile", {}).get(name, {})
-        if span.get("low_unbounded") and span.get("high_unbounded") and c["value"] is not None:
-            parts.append(f"{shown} unbounded")  # a standard error would claim to know it
+        unbounded = [end for end in ("low", "high") if span.get(f"{end}_unbounded")]
+        if unbounded and c["value"] is not None:  # a standard error would claim to know it
+            side = {"low": "below", "high": "above"}[unbounded[0]]
+            end = span["high" if unbounded == ["low"] else "low"]
+            parts.append(f"{shown} unbounded" + (f" {side} {end:.2g}" if len(unbounded) == 1 else ""))
         elif c["stderr"] is not None:
             parts.append(f"{shown} ± {_two(c['stderr'])}")
         elif c["stderr_log"] is not None:
@@ -84,7 +87,7 @@ def _written(law, plain):
 HEADER = ("protocol", "form", "a", "b", "α", "c", "β", "k", "RMSE", "LOO", "ΔAICc")
 
 
-def _rows(found):
+def rows(found):
     """A row for each protocol and form that was fitted: the study's form, then the winner, then the rest."""
     rows = []
     for protocol, law in found.items():
@@ -93,6 +96,7 @@ def _rows(found):
             fit = fits[form]
             cells = [_with_error(fit["coefficients"].get(name)) for name in ("a", "b", "alpha", "c", "beta", "k")]
             marks = " (best)" * (form == law["winner"]) + " (no law)" * (form == "additive" and law["verdict"] != "law")
+            marks += f" ({', '.join(fit['bounds_hit'])})" * bool(fit["bounds_hit"])
             quality = [f"{fit['rmse']:.4f}", f"{fit['loo_rmse']:.4f}"]
             delta = "" if fit["aicc"] is None else f"{fit['aicc'] - least:.1f}"
             rows.append([protocol, form + marks, *cells, *quality, delta])
@@ -114,7 +118,7 @@ def _with_error(entry):
 def markdown(modality, found):
     """The fitted forms of a modality, {protocol: law}, as a markdown table of coefficients ± one standard error."""
     lines = [f"| {modality}: {HEADER[0]} | " + " | ".join(HEADER[1:]) + " |", "|---|---|" + "---:|" * (len(HEADER) - 2)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in _rows(found)]) + "\n"
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows(found)]) + "\n"
 
 
 def latex(modality, found):
@@ -128,5 +132,5 @@ def latex(modality, found):
         return re.sub(r"([\d.]+)e([+-]?)0*(\d+)", r"$\1\\times10^{\2\3}$", text).replace("{+", "{")
 
     head = [r"\begin{tabular}{ll" + "r" * (len(HEADER) - 2) + "}", r"\toprule", line(HEADER), r"\midrule"]
-    body = [line(row) for row in _rows(found)]
+    body = [line(row) for row in rows(found)]
     return "\n".join([f"% {modality}", *head, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"

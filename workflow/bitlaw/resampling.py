@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 from bitlaw import InputError, forms
-from bitlaw.laws import LEVEL, NATURAL, evaluate, predict
+from bitlaw.laws import NATURAL, evaluate, predict
+from bitlaw.profiles import LEVEL
 
 DRAWS = 200
 TAILS = 50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL)  # percent
@@ -27,14 +28,32 @@ def over_chunks(law, chunks, draws=DRAWS, block=BLOCK, seed=0):
     chunks = np.asarray(chunks, dtype=np.float64)
     if chunks.ndim != 2 or len(chunks) != law["n"]:
         raise InputError(f"law: ratios of chunks have shape {chunks.shape}, needs [{law['n']} cells, chunks]")
-    count, rng = chunks.shape[1], np.random.default_rng(seed)
-    block = max(1, min(block, count // 4))
-    ratios = []
+    count = chunks.shape[1]
+    ratios = [np.nanmean(chunks[:, drawn], axis=1) for drawn in redraws(count, draws, block, seed)]
+    return {"kind": "chunks", "block": block_of(count, block)} | _refits(law, ratios)
+
+
+def mean_intervals(samples, draws=1000, block=BLOCK, seed=0):
+    """(low, high), float64 `[cells]` each: 95 % of each mean over chunks drawn again in blocks of neighbours.
+
+    samples: float `[cells, chunks]`, the ratio of each chunk (NaN where dropped).
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    means = [np.nanmean(samples[:, drawn], axis=1) for drawn in redraws(samples.shape[1], draws, block, seed)]
+    return tuple(np.percentile(means, TAILS, axis=0))
+
+
+def block_of(count, block=BLOCK):
+    """How many neighbours are drawn together among `count` chunks."""
+    return max(1, min(block, count // 4))
+
+
+def redraws(count, draws=DRAWS, block=BLOCK, seed=0):
+    """Yield, `draws` times, the numbers of `count` chunks drawn again in blocks of neighbours, int `[count]`."""
+    block, rng = block_of(count, block), np.random.default_rng(seed)
     for _ in range(draws):
         first = rng.integers(0, count, -(-count // block))  # circular, so that every chunk is drawn as often
-        drawn = (first[:, None] + np.arange(block)).ravel()[:count] % count
-        ratios.append(np.nanmean(chunks[:, drawn], axis=1))
-    return {"kind": "chunks", "block": block} | _refits(law, ratios)
+        yield (first[:, None] + np.arange(block)).ravel()[:count] % count
 
 
 def over_cells(law, draws=DRAWS, seed=0):

@@ -12,8 +12,9 @@ from bitlaw import InputError
 from bitlaw.accounting import TERMS
 from bitlaw.atomic import replacing
 
+PARAMETERS = ("params_total", "params_nonembedding", "params_nominal")  # the last where the configuration gives it
 COLUMNS = (
-    *("modality", "model", "step", "params_total", "params_nonembedding", "cr_published", "cr_lossless"),
+    *("modality", "model", "step", *PARAMETERS, "cr_published", "cr_lossless"),
     *("cr_published_ci", "cr_lossless_ci"),
     *TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
@@ -21,9 +22,10 @@ COLUMNS = (
 PROTOCOLS = ("lossless", "published")
 
 
-def collect(paths):
+def collect(paths, nominal=None):
     """DataFrame with COLUMNS from the cells' json files and the parquet files beside them, in the order given.
 
+    nominal: model to nominal count of parameters; without it there is no such column.
     cr_..._ci, the half-width of the ratio's 95 % interval over chunks, is 1.96 standard errors of their mean.
     Raises InputError when two steps of a model hold the same weights: then one of them is not what it says.
     """
@@ -41,7 +43,9 @@ def collect(paths):
     for protocol in PROTOCOLS:
         ratios = [chunk_ratios([Path(path).with_suffix(".parquet")], protocol)[0] for path in paths]
         table[f"cr_{protocol}_ci"] = [1.96 * scipy.stats.sem(row[~np.isnan(row)]) for row in ratios]
-    return table[list(COLUMNS)]
+    if nominal:
+        table["params_nominal"] = table["model"].map(nominal)
+    return table[[column for column in COLUMNS if nominal or column != "params_nominal"]]
 
 
 def chunk_ratios(paths, protocol):
@@ -57,6 +61,14 @@ def chunk_ratios(paths, protocol):
         if len(rows[-1]) != len(rows[0]):
             raise InputError(f"{path}: {len(rows[-1])} chunks, {paths[0]} has {len(rows[0])}: remove both, run again")
     return np.array(rows)
+
+
+def write(table, csv, grids):
+    """Write the table of cells, and a grid to each path named <modality>_<protocol>.md."""
+    write_csv(table, csv)
+    for path in map(Path, grids):
+        with replacing(path) as temporary:
+            temporary.write_text(grid(table, *path.stem.rsplit("_", 1)))
 
 
 def write_csv(table, path):

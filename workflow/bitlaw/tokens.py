@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from bitlaw import InputError
+from bitlaw import InputError, escapes
 from bitlaw.atomic import replacing
 
 
@@ -58,8 +58,11 @@ def _spelling(tokenizer, description):
 def encode(tokenizer, spelling, texts):
     """Token ids, a list of int32 arrays, one for each ASCII string of `texts`; no special tokens are added.
 
-    Raises InputError for a text that the tokens do not spell out byte by byte.
+    Symbols that the vocabulary lacks are written with two others (see `escapes`), and these are what the tokens
+    spell. Raises InputError for a text that the tokens do not spell out byte by byte.
     """
+    table = escapes.table(spelling)
+    texts = [escapes.write(table, text) for text in texts]
     ids = [np.asarray(e.ids, dtype=np.int32) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     for number, (text, tokens) in enumerate(zip(texts, ids, strict=True)):
         spelled = b"".join(spelling[i] or b"" for i in tokens)
@@ -67,23 +70,25 @@ def encode(tokenizer, spelling, texts):
             missing = sorted(set(text.encode()) - set(spelled))
             what = f"it drops the bytes {missing[:8]}" if missing else "it changes their order or number"
             raise InputError(
-                f"chunk {number}: the tokenizer does not give its bytes back ({what}); "
-                "use one with all 128 ASCII symbols and no normaliser"
+                f"chunk {number}: the tokenizer does not give its bytes back ({what}); use one without normaliser"
             )
     return ids
 
 
 def lengths(spelling, ids):
-    """Bytes that each token of `ids` stands for: int32 array of the same length."""
-    return np.asarray([len(spelling[i]) for i in ids], dtype=np.int32)
+    """Bytes that each token of `ids` stands for: int32 array of the same length (see `escapes.sizes`)."""
+    return escapes.sizes(escapes.table(spelling), [spelling[i] for i in ids])
 
 
 def write(path, ids, spelling, sha256):
-    """Save the ragged `ids` with offsets and bytes a token as .npz (ids int32, offsets int64, bytes int32)."""
+    """Save the ragged `ids` as .npz: ids int32, offsets int64, bytes a token int32, escaped symbols a chunk int64."""
+    table = escapes.table(spelling)
+    escaped = [escapes.count(table, b"".join(spelling[i] for i in chunk)) for chunk in ids]
     flat = np.concatenate([*ids, np.empty(0, dtype=np.int32)])
     offsets = np.cumsum([0, *map(len, ids)])
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, ids=flat, offsets=offsets, bytes=lengths(spelling, flat), tokenizer=np.array(sha256))
+        sizes = lengths(spelling, flat)
+        np.savez(file, ids=flat, offsets=offsets, bytes=sizes, escaped=np.array(escaped), tokenizer=np.array(sha256))
 
 
 def read(path):
@@ -91,3 +96,9 @@ def read(path):
     with np.load(path) as stored:
         cuts = stored["offsets"][1:]  # the part after the last cut is empty
         return np.split(stored["ids"], cuts)[:-1], np.split(stored["bytes"], cuts)[:-1], str(stored["tokenizer"])
+
+
+def read_escaped(path):
+    """How many symbols of each chunk were escaped, int array, as `write` saved it."""
+    with np.load(path) as stored:
+        return stored["escaped"]
