@@ -224,6 +224,7 @@ def test_print_shows_the_static_figure_and_no_controls(opened):
     tab = opened()
     tab.emulate_media(media="print")
     assert tab.locator("img.static").is_visible()
+    assert tab.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
     assert not tab.locator("#chart").is_visible() and not tab.locator("#controls").is_visible()
     assert tab.evaluate("getComputedStyle(document.querySelector('.tall .scroll')).maxHeight") == "none"
 
