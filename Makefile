@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow lint clean
+.PHONY: run test test-slow test-slurm test-browser figures lint clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -15,6 +15,22 @@ test: .venv/ready-to-test
 
 test-slow: .venv/ready-to-test
 	$(BIN)/python -m pytest -m slow
+
+# On Debian, as root: installs SLURM's daemons, runs a cluster of four nodes on this machine, and ends it.
+test-slurm: .venv/ready-to-test
+	dpkg --status slurmctld slurmd slurm-client munge > /dev/null 2>&1 || \
+	{ apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends slurmctld slurmd slurm-client munge; }
+	$(BIN)/python -m pytest -m slurm -v -s tests/slurm
+
+test-browser: .venv/ready-to-test
+	@test -x /usr/bin/chromium || (apt-get update && apt-get install --yes --no-install-recommends chromium)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt
+	$(BIN)/python -m pytest -m browser
+
+figures: run
+	mkdir -p docs/figures
+	cp results/embedded/figures/scaling.png docs/figures/embedded.png
+	@test ! -e results/published/figures/scaling.png || cp results/published/figures/scaling.png docs/figures/published.png
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .
@@ -34,4 +50,4 @@ lint: .venv/ready-to-test
 	@touch $@
 
 clean:
-	rm -rf .venv .snakemake results data/raw data/shards data/tokens data/models
+	rm -rf .venv .snakemake results data/raw data/shards data/tokens data/models data/tokenizers

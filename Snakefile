@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ min_version("9.27")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
-from bitlaw import InputError, study
+from bitlaw import InputError, findings, needs, progress, study
 
 
 configfile: "config.yaml"
@@ -19,10 +20,15 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
+
+report: "workflow/report/workflow.rst"
+
+
 RESULTS = f"results/{config['study']}"
 MODALITIES = [m["name"] for m in config["modalities"]]
 DATASETS = study.datasets(config)
 PROTOCOLS = study.protocols(config)
+RAW = study.raws(config)
 
 
 wildcard_constraints:
@@ -36,6 +42,7 @@ include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/compress.smk"
+include: "rules/bits.smk"
 include: "rules/laws.smk"
 include: "rules/report.smk"
 
@@ -48,9 +55,25 @@ rule all:
         if_law(expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"])),
         if_law(expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS)),
         [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
+        BITS,
+        if_law(f"{RESULTS}/report.html"),
+
+
+onstart:
+    cells = [job.output.about for job in workflow.dag.needrun_jobs() if job.rule.name == "compress"]
+    progress.cells_to_do(f"{RESULTS}/logs/run.json", cells)
 
 
 onsuccess:
     if not study.has_law(config):
         shape = f"{len(config['models'])} × {len(config['steps'])}"
         print(f"no law: models × steps are {shape}, a law needs 3 × 3 or more: the study ends with its tables")
+    if any(job.rule.name == "page" for job in workflow.dag.jobs):
+        print(*findings.ending(RESULTS), sep="\n", file=sys.stderr)
+
+
+onerror:
+    command = [word for word in sys.argv if word not in workflow.dag_settings.targets]
+    for job in workflow.scheduler.failed:
+        lines = progress.failure(str(job.output[-1]), job.log[0] if job.log else None, command)
+        print(*lines, sep="\n", file=sys.stderr)

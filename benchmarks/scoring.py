@@ -21,7 +21,7 @@ import torch
 import yaml
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from bitlaw import ascii, codec, coder, scoring, sources, tokens
+from bitlaw import ascii, codec, coder, scoring, softmax, sources, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 CHUNK = 2048  # bytes
@@ -138,14 +138,14 @@ def kernel_table():
         states = torch.randn(rows, model.width).to(dtype)
         targets = np.random.default_rng(0).integers(0, model.vocabulary, rows)
         logits = model.head(states, buffer).numpy()
-        a, b = seconds(lambda: model.head(states, buffer)), seconds(lambda: scoring.intervals(logits, targets))  # noqa: B023
+        a, b = seconds(lambda: model.head(states, buffer)), seconds(lambda: softmax.intervals(logits, targets))  # noqa: B023
         print(f"| {precision} | {1000 * a:.1f} | {1000 * b:.1f} | {b / a:.2f} |")
     return logits
 
 
 def coder_table(logits, count=200_000):
     """Speed of the entropy coder alone on one core: `count` symbols under the tables of 64 rows of logits."""
-    tables = np.stack([scoring.cumulative(row) for row in logits[:64]])
+    tables = np.stack([softmax.cumulative(row) for row in logits[:64]])
     random = np.random.default_rng(0)
     rows = random.integers(0, len(tables), count)
     sought = (random.random(count) * tables[rows, -1]).astype(np.uint64)

@@ -14,7 +14,9 @@ rule compress:
             "tokens",
             "checkpoints",
             "neox",
+            "int8",
             "generic",
+            "softmax",
             "scoring",
             "coder",
             "plane",
@@ -31,7 +33,9 @@ rule compress:
         "../envs/gpu.yaml"
     threads: threads_of_a_job()
     resources:
-        mem_mb=1536,
+        **({"gpu": 1} if config["device"] == "cuda" else {}),
+        mem_mb=memory_of_cell,
+        runtime=minutes_of_cell,
         tokens_at_a_time=config["tokens_at_a_time"],
     params:
         precision=config["precision"],

@@ -8,17 +8,20 @@ rule fetch:
         "data/raw/{source}/source.json",
     log:
         f"{RESULTS}/logs/fetch/{{source}}.log",
+    localrule: True  # the one kind of job that needs the network, which compute nodes may not have
     conda:
         "../envs/data.yaml"
     params:
-        source=lambda wildcards: config["sources"][wildcards.source],
+        name=lambda wildcards: RAW[wildcards.source]["name"],
+        source=lambda wildcards: RAW[wildcards.source]["source"],
+        wanted=lambda wildcards: RAW[wildcards.source]["wanted"],
     script:
         "../scripts/fetch.py"
 
 
 rule shard:
     input:
-        source=lambda wildcards: f"data/raw/{DATASETS[wildcards.dataset]['source']}/source.json",
+        source=lambda wildcards: f"data/raw/{study.raw(config, wildcards.dataset)}/source.json",
         modules=modules("shards"),
     output:
         "data/shards/{dataset}/manifest.json",
@@ -36,7 +39,7 @@ rule shard:
 rule tokenize:
     input:
         shards="data/shards/{dataset}/manifest.json",
-        tokenizer=lambda wildcards: config["tokenizers"][wildcards.tokenizer],
+        tokenizer=lambda wildcards: study.tokenizer(config, wildcards.tokenizer),
         modules=modules("ascii", "escapes", "tokens"),
     output:
         "data/tokens/{dataset}/{tokenizer}.npz",

@@ -8,7 +8,12 @@ if "cells_from" in config:
             published=f"data/raw/{config['cells_from']}/source.json",
             modules=modules("tables", "published"),
         output:
-            cells=f"{RESULTS}/tables/cells.csv",
+            cells=report(
+                f"{RESULTS}/tables/cells.csv",
+                caption="../workflow/report/cells.rst",
+                category="Tables",
+                labels={"table": "all cells"},
+            ),
             grids=[f"{RESULTS}/tables/{modality}_published.md" for modality in MODALITIES],
         log:
             f"{RESULTS}/logs/table.log",
@@ -32,14 +37,19 @@ else:
             ],
             modules=modules("tables"),
         output:
-            cells=f"{RESULTS}/tables/cells.csv",
+            cells=report(
+                f"{RESULTS}/tables/cells.csv",
+                caption="../workflow/report/cells.rst",
+                category="Tables",
+                labels={"table": "all cells"},
+            ),
             grids=[f"{RESULTS}/tables/{modality}_{p}.md" for modality in MODALITIES for p in PROTOCOLS],
         log:
             f"{RESULTS}/logs/table.log",
         conda:
             "../envs/analysis.yaml"
         params:
-            models=config["models"],
+            nominal=study.nominal(config),
         script:
             "../scripts/table.py"
 
@@ -78,7 +88,12 @@ rule fit:
         printed="data/published/printed_laws.csv",
         modules=modules("forms", "profiles", "laws", "resampling", "comparison", "published", "notation"),
     output:
-        law=f"{RESULTS}/laws/{{modality}}.json",
+        law=report(
+            f"{RESULTS}/laws/{{modality}}.json",
+            caption="../workflow/report/law.rst",
+            category="Laws",
+            labels={"modality": "{modality}"},
+        ),
         markdown=f"{RESULTS}/laws/{{modality}}.md",
         latex=f"{RESULTS}/laws/{{modality}}.tex",
     log:

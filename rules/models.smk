@@ -1,5 +1,46 @@
-# Models: GGUF files become checkpoint folders. The ladder is trained here: `snakemake ladder` makes it anew under
-# results/ladder; the committed one is data/ladder.
+# Models. Those on the Hugging Face Hub are fetched, one job a step; GGUF files become checkpoint folders. The ladder is
+# trained here: `snakemake ladder` makes it anew under results/ladder; the committed one is data/ladder.
+
+
+localrules:
+    fetch_model,
+    fetch_tokenizer,
+
+
+rule fetch_model:
+    input:
+        tokenizer=tokenizer_of_cell,
+    output:
+        config="data/models/{model}/step{step}/config.json",
+        source="data/models/{model}/step{step}/source.json",
+    log:
+        f"{RESULTS}/logs/fetch/{{model}}/step{{step}}.log",
+    wildcard_constraints:
+        model=any_of(m["name"] for m in config["models"] if "repo" in m),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        repository=lambda wildcards: study.by_name(config, "models", wildcards.model)["repo"],
+        revision=lambda wildcards: study.revision(config, wildcards.model, wildcards.step),
+        commit=commit_of_checkpoint,
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule fetch_tokenizer:
+    output:
+        "data/tokenizers/{tokenizer}/tokenizer.json",
+    log:
+        f"{RESULTS}/logs/fetch/tokenizer/{{tokenizer}}.log",
+    wildcard_constraints:
+        tokenizer=any_of(name for name, entry in config["tokenizers"].items() if not isinstance(entry, str)),
+    conda:
+        "../envs/gpu.yaml"
+    params:
+        source=lambda wildcards: config["tokenizers"][wildcards.tokenizer],
+    script:
+        "../scripts/fetch_tokenizer.py"
+
 
 RECIPE = "data/ladder/recipe.yaml"
 LADDER = ["ladder-64k", "ladder-141k", "ladder-331k", "ladder-756k", "ladder-1.9m"]

@@ -3,8 +3,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bitlaw import figures, progress
+from bitlaw import atomic, figures, progress
 
 progress.log_to(snakemake.log[0])
+atomic.claim(*snakemake.output)
 laws = {Path(path).stem: json.loads(Path(path).read_text()) for path in snakemake.input.laws}
-figures.scaling(pd.read_csv(snakemake.input.cells), laws, dict(snakemake.output.items()))
+figures.scaling(
+    pd.read_csv(snakemake.input.cells),
+    laws,
+    dict(snakemake.output.items()),
+    classical=next(map(pd.read_csv, snakemake.input.get("classical", [])), None),
+)

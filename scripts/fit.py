@@ -3,9 +3,10 @@ import json
 import pandas as pd
 
 from bitlaw import comparison, notation, progress, published, tables
-from bitlaw.atomic import replacing
+from bitlaw.atomic import claim, replacing
 
 progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
 modality, paths = snakemake.wildcards.modality, snakemake.input.chunks
 cells = pd.read_csv(snakemake.input.cells)
 cells = cells[cells["modality"] == modality]

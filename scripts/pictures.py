@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bitlaw import check_figures, excess_figure, law_figures, progress
+from bitlaw import atomic, check_figures, excess_figure, law_figures, progress
 
 DRAW = {
     "curves": law_figures.curves,
@@ -15,6 +15,7 @@ DRAW = {
 }
 
 progress.log_to(snakemake.log[0])
+atomic.claim(*snakemake.output)
 cells = pd.read_csv(snakemake.input.cells)
 laws = {Path(path).stem: json.loads(Path(path).read_text()) for path in snakemake.input.laws}
 at = progress.progress("pictures", len(DRAW), "pictures")

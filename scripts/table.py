@@ -1,5 +1,7 @@
 from bitlaw import progress, tables
+from bitlaw.atomic import claim
 
 progress.log_to(snakemake.log[0])
-cells = tables.collect(snakemake.input.cells, snakemake.params.models)
+claim(*snakemake.output)
+cells = tables.collect(snakemake.input.cells, snakemake.params.nominal)
 tables.write(cells, snakemake.output.cells, snakemake.output.grids)

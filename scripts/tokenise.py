@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from bitlaw import ascii, progress, shards, tokens
+from bitlaw import ascii, atomic, progress, shards, tokens
 
 progress.log_to(snakemake.log[0])
+atomic.claim(*snakemake.output)
 tokenizer, spelling, sha256 = tokens.open_tokenizer(snakemake.input.tokenizer)
 texts = [ascii.to_ascii(chunk) for chunk in shards.read(Path(snakemake.input.shards).parent)]
 tokens.write(snakemake.output[0], tokens.encode(tokenizer, spelling, texts), spelling, sha256)

@@ -3,7 +3,10 @@
 import hashlib
 import html
 import json
+import os
 import re
+import socket
+import struct
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,19 +18,21 @@ class Loopback:
     files:    path -> bytes
     rules:    path -> what goes wrong there: a dict (at every request) or a list of dicts (one a request, then no more):
               status   answer with this status instead
-              cut      close the connection after so many bytes of the body
+              cut      close the connection after so many bytes of the body; with reset: True, reset it
               hang     wait so many seconds before the answer
               pace     seconds to wait after each 64 KiB of the body
               ranges   False: ignore Range and send the whole
-    requests: list of (path, value of Range or None, status), in order of arrival
+              headers  send these, too
+    requests: list of (path, value of Range or None, status), in order of arrival; a HEAD's path begins with "HEAD "
     index:    "html" (PEP 503) or "json" (PEP 691): how the package index at `server.index_url` answers
     """
 
-    def __init__(self):
+    def __init__(self, handler=None):
+        self.handler = handler or Handler
         self.files, self.rules, self.requests, self.packages, self.index = {}, {}, [], {}, "html"
 
     def __enter__(self):
-        handler = type("Handler", (_Handler,), {"loopback": self})
+        handler = type("Handler", (self.handler,), {"loopback": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.server.block_on_close = False
@@ -55,37 +60,48 @@ class Loopback:
         return sum(1 for asked, *_ in self.requests if asked == path)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):
         pass
 
+    def find(self, path):
+        """(status, headers, body) of what is at `path`, query included."""
+        here, kind = self.loopback, "application/octet-stream"
+        data = here.files.get(path)
+        project = re.fullmatch(r"/simple/([^/]+)/", path)
+        if project and project[1] in here.packages:
+            kind, data = self.page(here.packages[project[1]])
+        if data is None:
+            return 404, {"Content-Type": kind}, b""
+        return 200, {"Content-Type": kind, "ETag": f'"{hashlib.md5(data).hexdigest()}"'}, data
+
     def do_GET(self):
         here, path, asked = self.loopback, self.path, self.headers.get("Range")
-        rule = here.rules.get(path, {})
+        rule = here.rules.get(path.partition("?")[0], {})
         if isinstance(rule, list):
             rule = rule.pop(0) if rule else {}
         time.sleep(rule.get("hang", 0))
-        project = re.fullmatch(r"/simple/([^/]+)/", path)
-        kind, data = "application/octet-stream", here.files.get(path)
-        if project and project[1] in here.packages:
-            kind, data = self.page(here.packages[project[1]])
-        status, first, extra = rule.get("status", 200 if data is not None else 404), 0, {}
+        status, headers, body = self.find(path)
+        if rule.get("status", status) != status:
+            status, headers, body = rule["status"], {}, b""
         if status == 200:
-            tag = f'"{hashlib.md5(data).hexdigest()}"'
-            extra = {"ETag": tag, "Accept-Ranges": "bytes"}
-            if asked and rule.get("ranges", True) and self.headers.get("If-Range", tag) == tag:
-                first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
-                status = 206 if first < len(data) else 416
-                what = f"{first}-{len(data) - 1}" if status == 206 else "*"
-                extra["Content-Range"] = f"bytes {what}/{len(data)}"
-        body = data[first:] if status in (200, 206) else b""
-        here.requests.append((path, asked, status))
+            headers = {**headers, "Accept-Ranges": "bytes"}
+            if asked and rule.get("ranges", True) and self.headers.get("If-Range") in (None, headers.get("ETag")):
+                first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", asked).groups()
+                first, last = int(first), min(int(last or len(body)), len(body) - 1)
+                status = 206 if first < len(body) else 416
+                what = f"{first}-{last}" if status == 206 else "*"
+                headers["Content-Range"] = f"bytes {what}/{len(body)}"
+                body = body[first : last + 1]
+        here.requests.append((f"HEAD {path}" if self.command == "HEAD" else path, asked, status))
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **extra}.items():
+        for name, value in {**headers, "Content-Length": str(len(body)), **rule.get("headers", {})}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command == "HEAD":
+            return
         cut = rule.get("cut", len(body))
         try:
             for at in range(0, min(cut, len(body)), 1 << 16):
@@ -95,6 +111,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         if cut < len(body):
             self.close_connection = True
+            if rule.get("reset"):  # a close that does not wait for what was sent is a reset
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())
+
+    do_HEAD = do_GET
 
     def page(self, files):
         if self.loopback.index == "json":

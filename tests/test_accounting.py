@@ -102,6 +102,30 @@ def test_the_audit_adds_up(seeds, size, scale, top, precision):
         assert row["bits_frequencies"] <= 1e-9
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.integers(2, 2500), st.floats(0, 30))
+def test_another_pass_for_the_study_is_a_term_of_its_own(seeds, size, apart):
+    rows, published = [], []
+    for number, seed in enumerate(seeds):
+        token_bytes, scores, bits, plane_bits = chunk(seed, size, 5.0, 0.0)
+        first = scores.lengths[:1024]
+        study = np.abs(first + apart * np.random.default_rng(seed).standard_normal(len(first)))
+        rows.append(
+            accounting.chunk_row(
+                number, size, token_bytes, scores, bits, 70.25, plane_bits, "int8", study_lengths=study
+            )
+        )
+        published.append(published_directly(study, "fp16"))
+    cell, kept = accounting.cell(rows), [i for i, row in enumerate(rows) if row["kept"]]
+    assert [0.01 < bits / (8 * size) < 10 for bits in published] == [row["kept"] for row in rows]
+    if kept:
+        causal = [accounting.published_bits(chunk(seeds[i], size, 5.0, 0.0)[1].lengths, "fp16") for i in kept]
+        assert cell["cr_published"] == pytest.approx(np.mean([published[i] for i in kept]) / (8 * size))
+        assert cell["audit_quantisation"] == pytest.approx(np.mean(causal) / (8 * size) - cell["cr_published"])
+        total = sum(cell[name] for name in accounting.TERMS)
+        assert total == pytest.approx(cell["cr_lossless"] - cell["cr_published"], abs=1e-12)
+
+
 def kept_or_not(lengths_of_each, size=100):
     rows = []
     for number, length in enumerate(lengths_of_each):

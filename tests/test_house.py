@@ -32,6 +32,6 @@ def test_the_library_imports_nothing_of_snakemake():
 
 
 def test_the_snakefile_imports_nothing_heavy():
-    code = "import sys; sys.path.insert(0, 'workflow'); from bitlaw import study; print(*sys.modules)"
+    code = "import sys; sys.path.insert(0, 'workflow'); from bitlaw import needs, study; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pandas", "numba", "scipy"} & set(loaded.stdout.split())

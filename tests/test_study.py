@@ -10,6 +10,7 @@ from bitlaw import InputError, study
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED = yaml.safe_load((ROOT / "config.yaml").read_text())
+HUB = {"name": "x", "repo": "a/b", "revision": "step{step}", "tokenizer": "ladder"}
 SCHEMA = yaml.safe_load(study.SCHEMA.read_text())
 SMOLLM2 = yaml.safe_load((ROOT / "workflow/studies/smollm2.yaml").read_text())
 GGUF = {"name": "big", "gguf": "enwik8", "tokenizer": "ladder"}
@@ -39,6 +40,17 @@ def test_a_gguf_file_is_one_checkpoint_and_has_no_law():
     assert not study.has_law(EMBEDDED | {"steps": [1, 2]}) and not study.has_law(EMBEDDED | {"models": [{}, {}]})
 
 
+def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own():
+    config = changed("models", value=[HUB | {"commits": {"step300": "a" * 40}, "nominal": 1000}])
+    config["tokenizers"]["pythia"] = {"repo": "a/b", "revision": "main"}
+    study.check(config)
+    assert study.checkpoint(config, "x", 300) == "data/models/x/step300"
+    assert study.revision(config, "x", 300) == "step300"
+    assert study.nominal(config) == {"x": 1000}
+    assert study.tokenizer(config, "pythia") == "data/tokenizers/pythia/tokenizer.json"
+    assert study.tokenizer(config, "ladder") == "data/ladder/tokenizer.json"
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -53,7 +65,22 @@ def test_a_gguf_file_is_one_checkpoint_and_has_no_law():
         (changed("modalities", 1, "name", value="text"), ["modalities", "'text'", "twice"]),
         (changed("models", 2, "tokenizer", value="gpt"), ["models[2].tokenizer", "'gpt'", "ladder"]),
         (changed("chunk_bytes", value=1024), ["chunk_bytes", "1024", "2048"]),
+        (changed("models", 0, value=HUB | {"folder": "f"}), ["models[0]", "'folder'", "'repo'", "exactly one"]),
+        (changed("models", 0, "commits", value={}), ["models[0]", "'repo' is missing", "'commits'"]),
+        (
+            changed("models", 0, value={"name": "x", "repo": "a/b", "tokenizer": "ladder"}),
+            ["models[0]", "'revision'", "'repo'"],
+        ),
+        (changed("models", 0, value=HUB | {"repo": "a"}), ["models[0].repo", "'a'"]),
+        (changed("models", 0, value=HUB | {"commits": {"step75": "abc"}}), ["models[0].commits.step75", "'abc'"]),
+        (changed("models", 0, value=HUB | {"commits": {"s7": "a" * 40}}), ["models[0].commits", "'s7'", "step75"]),
+        (changed("models", 0, "nominal", value=64_000), ["models", "nominal", "1 of 5"]),
+        (changed("models", 0, "nominal", value="64e3"), ["models[0].nominal", "'64e3'", "integer"]),
+        (changed("params", value="nominal"), ["params", "nominal", "every model"]),
+        (changed("tokenizers", "ladder", value={"repo": "a/b"}), ["tokenizers.ladder", "'revision'", "missing"]),
         (changed("verify", value=1000), ["verify", "1000", "chunks"]),
+        (changed("controls", value=["shuffle"]), ["controls[0]", "'shuffle'", "shuffled, after_other"]),
+        (changed("chunks", value=1) | {"controls": ["after_other"]}, ["chunks", "1 given", "after_other needs 2"]),
         (changed("sources", "enwik8", "places", 0, "sha256", value="abc"), ["sources.enwik8.places[0]", "'abc'"]),
         (changed("sources", "random", value={"licence": "x"}), ["sources.random", "places", "folder", "generator"]),
         (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),
@@ -116,4 +143,8 @@ def test_the_environments_repeat_the_pins_of_the_requirements():
         packages = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
         assert set(packages) <= pins, path
         repeated |= set(packages)
-    assert pins - repeated == {"snakemake==9.27.1"}
+    assert {pin.partition("==")[0] for pin in pins - repeated} == {
+        "snakemake",
+        "snakemake-executor-plugin-slurm",
+        "snakemake-executor-plugin-slurm-jobstep",
+    }

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -59,6 +60,11 @@ def test_the_embedded_study_has_exactly_these_jobs(clone):
         "tokenize": 4,
         "compress": 100,
         "table": 1,
+        "classical": 4,
+        "bits": 1,
+        "context": 1,
+        "bit_figures": 1,
+        "page": 1,
         "fit": 4,
         "figure": 1,
         "pictures": 2,
@@ -82,7 +88,7 @@ def test_the_ladder_is_trained_by_its_own_target(clone):
 
 def test_the_published_study_compresses_nothing(clone):
     ran = run(clone, "-n", "--configfile", "workflow/studies/published.yaml")
-    assert jobs(ran.stdout) == {"fetch": 1, "table": 1, "fit": 3, "figure": 1, "pictures": 1, "all": 1}
+    assert jobs(ran.stdout) == {"fetch": 1, "table": 1, "fit": 3, "figure": 1, "pictures": 1, "page": 1, "all": 1}
 
 
 def test_published_cells_from_a_local_file_become_tables_and_a_law(clone):
@@ -116,7 +122,7 @@ def test_the_smollm2_study_converts_its_model_once_and_ends_with_its_tables(clon
 def test_a_wrong_config_is_one_clear_line_and_nothing_runs(clone):
     ran = run(clone, "-n", "--config", "chunkz=3")
     assert ran.returncode != 0
-    assert "config: (top level): unknown key 'chunkz'; allowed: chunk_bytes, chunks," in ran.stdout + ran.stderr
+    assert "config: (top level): unknown key 'chunkz'; allowed: cells_from, chunk_bytes," in ran.stdout + ran.stderr
     assert "Traceback" not in ran.stdout + ran.stderr
 
 
@@ -146,7 +152,19 @@ def finished(clone):
     assert "cleared the lock" in unlock.stdout
     ran = run(clone, "--configfile", "mine.yaml", "--rerun-incomplete")
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    (clone / "said.txt").write_text(ran.stdout + ran.stderr)
     return clone
+
+
+def test_a_run_says_how_many_cells_are_done_and_ends_with_what_was_found(finished):
+    said = (finished / "said.txt").read_text()
+    counted = [tuple(map(int, found)) for found in re.findall(r"^cell (\d+) of (\d+) done, (\d+) to do", said, re.M)]
+    total = counted[0][1]  # the killed run had made some of the nine
+    assert 1 <= total < 9 and counted[-1] == (total, total, 0)
+    assert all(done + to_do == total for done, _, to_do in counted)
+    figure, page, found = re.findall(r"^(?:figure|page|found): .*$", said, re.M)
+    assert (finished / figure.split()[1]).exists() and (finished / page.split()[1]).exists()
+    assert found.startswith("found:  Best ratio with every bit counted: prose 0.")
 
 
 def test_a_killed_run_is_finished_by_the_next_one(finished):
@@ -195,6 +213,7 @@ def test_a_removed_cell_is_made_again_alone_and_comes_out_the_same(finished):
     ran = run(finished, ONE, "--configfile", "mine.yaml")
     assert ran.returncode == 0, ran.stderr
     assert jobs(ran.stdout + ran.stderr) == {"compress": 1}
+    assert "cell 1 of 1 done, 0 to do" in ran.stderr and "found:" not in ran.stderr
     again = json.loads((finished / ONE).read_text())
     assert again["stream_sha256"] == kept["stream_sha256"]
 
@@ -233,7 +252,11 @@ def test_a_failed_job_says_why_in_its_log_and_leaves_no_result(finished):
     log = (finished / "results/mine/logs/cells/prose/ladder-141k/step300.log").read_text()
     assert "model.safetensors: not a safetensors file; fetch it again" in log
     assert "Traceback" in log
-    assert run(finished, ONE, "--configfile", "mine.yaml").returncode == 0
+    assert f"failed: {ONE}\n" in ran.stderr and "fetch it again" in ran.stderr.split("failed: ")[1]
+    retry = shlex.split(re.search(r"^retry: (.*)$", ran.stderr, re.M)[1])
+    assert retry[1:] == [ONE, "--cores", "8", "--configfile", "mine.yaml"]
+    assert subprocess.run(retry, cwd=finished, capture_output=True, timeout=600).returncode == 0
+    assert (finished / ONE).exists()
 
 
 def test_unlock_refuses_while_a_run_is_alive(finished):
@@ -255,3 +278,18 @@ def test_unlock_refuses_while_a_run_is_alive(finished):
         process.kill()
         process.wait()
         lock.unlink()
+
+
+@pytest.mark.slow
+def test_a_decoder_that_is_started_anew_does_not_run_the_job_again(clone, tmp_path):
+    """As on a GPU, where the decoder reads the job's script, too."""
+    folder = shutil.copytree(clone, tmp_path / "clone")
+    library = folder / "workflow/bitlaw/cell.py"
+    text = library.read_text()
+    assert '{"cpu": "fork"' in text
+    library.write_text(text.replace('{"cpu": "fork"', '{"cpu": "spawn"'))
+    environment = os.environ | {"PYTHONPATH": str(folder / "workflow")}
+    ran = run(folder, ONE, "--configfile", "mine.yaml", env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert (ran.stdout + ran.stderr).count("coding invariant") == 1
+    assert json.loads((folder / ONE).read_text())["decode_check"]["passed"]

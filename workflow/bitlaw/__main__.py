@@ -23,7 +23,7 @@ def _arguments():
         command.add_argument("--output", type=Path, help="where to write (default: FILE with or without .blaw)")
         command.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
         if name == "compress":
-            command.add_argument("--precision", default="fp32", help="fp32 (default), bf16 or fp16")
+            command.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16 or int8")
     command = commands.add_parser("fit", help="fit a law to any table with two positive variables")
     command.add_argument("file", type=Path, metavar="TABLE", help="CSV file with a header")
     command.add_argument("--size", default="params_total", help="column of the first variable, P (%(default)s)")

@@ -28,8 +28,8 @@ _OVER_KEPT = TERMS[:4]
 
 
 def _rounded(p, precision):
-    """Probabilities `p` (float64) as the model's compute dtype holds them."""
-    if precision == "fp16":
+    """Probabilities `p` (float64) as the model's compute dtype holds them: in int8 the study's, fp16."""
+    if precision in ("fp16", "int8"):
         return p.astype(np.float16).astype(np.float64)
     if precision == "bf16":  # round to nearest even on the upper half of a float32
         bits = p.astype(np.float32).view(np.uint32)
@@ -43,16 +43,20 @@ def published_bits(lengths, precision):
     return float(np.sum(-np.log2(np.maximum(p, PUBLISHED_FLOOR))))
 
 
-def chunk_row(number, size, token_bytes, scores, record_bits, container_bits, plane_bits, precision):
+def chunk_row(
+    number, size, token_bytes, scores, record_bits, container_bits, plane_bits, precision, study_lengths=None
+):
     """The row of one chunk, a dict of numbers (all in bits unless named otherwise).
 
     size is in bytes; token_bytes int `[tokens]`; record_bits is the length of the coded string; container_bits what
     the container spends on this chunk, its share of the fixed part included; plane_bits the ideal cost of the flag
-    and top bits.
+    and top bits. study_lengths are -log2 p of (at least) the first 1024 tokens as the study computed them, where
+    that is not the pass of `scores`.
     """
     lengths = scores.lengths
     ideal = np.log2(scores.totals.astype(np.float64)) - np.log2(scores.frequencies.astype(np.float64))
-    published = published_bits(lengths, precision)
+    causal = published_bits(lengths, precision)
+    published = causal if study_lengths is None else published_bits(study_lengths, precision)
     ratio = published / (8 * size)
     offsets = np.cumsum(token_bytes) - token_bytes
     bins = np.searchsorted(POSITION_EDGES, offsets[1:], side="right") - 1
@@ -63,6 +67,7 @@ def chunk_row(number, size, token_bytes, scores, record_bits, container_bits, pl
         "tokens": len(lengths),
         "kept": bool(PUBLISHED_RANGE[0] < ratio < PUBLISHED_RANGE[1]),
         "bits_published": published,
+        "bits_published_causal": causal,  # the same rule on the lengths of the pass that is coded
         "bits_to_1024": float(np.sum(lengths[1:PUBLISHED_TOKENS])),
         "bits_past_1024": float(np.sum(lengths[PUBLISHED_TOKENS:])),
         "bits_first_token": float(lengths[0]),
@@ -75,6 +80,8 @@ def chunk_row(number, size, token_bytes, scores, record_bits, container_bits, pl
         "bits_by_position": np.bincount(bins, weights=ideal[1:], minlength=count).tolist(),
         "bytes_by_position": np.bincount(bins, weights=token_bytes[1:], minlength=count).astype(int).tolist(),
         "tokens_by_position": np.bincount(bins, minlength=count).tolist(),
+        # what the model finds surprising, for one chunk to look at
+        "bits_by_token": ideal.astype(np.float32) if number == 0 else None,
     }
 
 
@@ -93,11 +100,11 @@ def cell(rows):
         values = values if over is None else values[over]
         return float(np.mean(values)) if len(values) else math.nan
 
-    published = mean("bits_published", kept)
+    published, causal = mean("bits_published", kept), mean("bits_published_causal", kept)
     full = ("bits_to_1024", "bits_past_1024", "bits_first_token")
     terms = {
-        "audit_quantisation": 0.0 if kept.any() else math.nan,  # one pass gives both numbers
-        "audit_probabilities": mean("bits_to_1024", kept) - published,
+        "audit_quantisation": causal - published,  # 0 unless int8: else one pass gives both numbers
+        "audit_probabilities": mean("bits_to_1024", kept) - causal,
         "audit_past_1024": mean("bits_past_1024", kept),
         "audit_first_token": mean("bits_first_token", kept),
         "audit_dropped": sum(mean(name) for name in full) - sum(mean(name, kept) for name in full),

@@ -1,10 +1,66 @@
-"""Write to a temporary name in the same folder, then rename: a reader sees all of a file or nothing."""
+"""Write to a temporary name in the same folder, then rename: a reader sees all of a file or nothing.
 
+A writer that must not be overtaken by a ghost of itself claims its files first, see `claim`.
+"""
+
+import atexit
+import errno
+import glob
 import os
 import shutil
 import socket
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_claims = {}  # file that this process has claimed → its claim
+
+
+class Superseded(RuntimeError):
+    """Another process has claimed the file since; nothing was written."""
+
+
+def claim(*paths):
+    """Make this process the only one that `replacing` lets write the files `paths`, until another claims them.
+
+    A cluster that loses sight of a node starts its jobs anew elsewhere; the old ones may live on and finish last.
+    Each job therefore leaves a claim beside its file when it starts, then removes the claims of all earlier writers,
+    then their temporaries. `replacing` makes its temporary, then touches its claim, then renames. A claim that could
+    still be touched was removed after that, so that the temporary was there to be removed: once the newer job has
+    begun its work no older one can rename any more. No lock is needed, which a shared file system may not have or
+    may keep for a dead node; only that it makes, removes and renames one name at a time.
+
+    No other file of the folder may be called like one of `paths` with a dot and more behind it.
+    """
+    for path in map(Path, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _claims[path] = path.with_name(f"{_prefix(path)}{os.getpid()}.claim")
+        _claims[path].touch()
+        for kind in ("claim", "tmp"):
+            for other in path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"):
+                if other != _claims[path]:
+                    with suppress(FileNotFoundError):  # its writer may have removed it meanwhile
+                        _remove(other)
+
+
+@atexit.register
+def _release(*paths):
+    """Remove this process's claims on `paths`, or all that it still has when it ends without having written."""
+    for path in paths or tuple(_claims):
+        if path in _claims:
+            _claims.pop(path).unlink(missing_ok=True)
+
+
+def _still_ours(path):
+    """Raise Superseded when this process claimed `path` and another did so later."""
+    claim = _claims.get(path)
+    if claim is None:
+        return
+    try:
+        os.utime(claim)  # asks the file server; whether the file exists might be answered from a node's cache
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
+        raise Superseded(f"{path}: a later job has taken it over; the result of this one is not written") from None
 
 
 @contextmanager
@@ -12,7 +68,8 @@ def replacing(path):
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
 
     Works for a file and for a folder (an existing target folder is removed first). What a killed writer of the
-    same path left beside it is removed first; one process must not write one path twice at a time.
+    same path left beside it is removed first; one process must not write one path twice at a time. Raises
+    Superseded, and leaves the target alone, when this process has claimed it and another has since (see `claim`).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,9 +77,15 @@ def replacing(path):
     temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.tmp")
     try:
         yield temporary
+        _still_ours(path)
         if path.is_dir():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except FileNotFoundError:
+            _still_ours(path)
+            raise
+        _release(path)
     finally:
         _remove(temporary)
 

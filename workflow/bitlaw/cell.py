@@ -4,8 +4,10 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 import platform
 import resource
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
@@ -16,13 +18,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bitlaw import InputError, accounting, ascii, checkpoints, codec, plane, scoring, shards, tokens
+from bitlaw import (
+    InputError,
+    accounting,
+    ascii,
+    checkpoints,
+    codec,
+    devices,
+    memory,
+    plane,
+    scoring,
+    shards,
+    tokens,
+)
 from bitlaw.atomic import replacing
 
 log = logging.getLogger("bitlaw")
 
 THREADS = 2
 DECODE_THREADS = 1  # another number than the encoder's, and the better one for a step's many small products
+START = {"cpu": "fork", "cuda": "spawn"}  # of the decoder; CUDA does not survive a fork
 
 
 def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precision, device, verify, tokens_at_a_time):
@@ -30,10 +45,20 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
 
     The table has a row a chunk (see `accounting.chunk_row`); the json holds the cell's ratios and audit, provenance,
     speed and the decode check of `verify` chunks. `labels` (modality, model, step) are
-    copied there. Raises InputError for inputs that do not belong together, and
+    copied there. On "cuda" the cell has a GPU for itself, and as many tokens pass at a time as its memory allows.
+    Raises InputError for inputs that do not belong together, DeviceError when the device fails, and
     RuntimeError when the stream does not decode to the same bytes: then nothing is written.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as decoder:
+    with (
+        devices.lease(device),
+        ProcessPoolExecutor(1, multiprocessing.get_context(START[device]), _end_with_parent) as decoder,
+        devices.failures(device),
+    ):
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                f"config: device: 'cuda' given, but torch {torch.__version__} cannot use the GPU here; "
+                "install a build of torch for its driver or choose cpu"
+            )
         # now, while this process has computed nothing: the kernels' threads do not survive a fork
         decoder.submit(torch.set_num_threads, DECODE_THREADS).result()
         torch.set_num_threads(THREADS)
@@ -47,6 +72,12 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
     with replacing(out.with_name(out.name + ".json")) as temporary:
         temporary.write_text(json.dumps(provenance, indent=1) + "\n")
     return provenance
+
+
+def _end_with_parent():
+    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _compress(folder, tokenizer, shard_folder, token_file, precision, device, verify, tokens_at_a_time, decoder):
@@ -67,7 +98,10 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
     log.info("coding %s, %s of %d chunks", header.mode, precision, len(chunks))
 
     loaded = time.perf_counter()
+    if device == "cuda":
+        tokens_at_a_time = memory.tokens_at_a_time(model, min(model.context, max(map(len, ids))))
     scores = scoring.score(model, ids, tokens_at_a_time)
+    study_lengths, quantisation = _study(model, ids, scores) if precision == "int8" else ([None] * len(ids), {})
     scored = time.perf_counter()
     records = codec.encode(chunks, scores)
     coded = time.perf_counter()
@@ -87,6 +121,7 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
                 overhead,
                 plane_bits,
                 precision,
+                study_lengths[number],
             )
             | {"escaped_symbols": int(escaped[number])}
         )
@@ -97,18 +132,22 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
     sizes = {}
     if header.mode == "lockstep":
         verified_records, sizes = lockstep_records(model, verified_chunks, verified_records, verified_ids)
-    decoded = decoder.submit(codec.restore, codec.pack(header, verified_records), folder, tokenizer).result()
+    decoded = decoder.submit(codec.restore, codec.pack(header, verified_records), folder, tokenizer, device).result()
     if decoded != b"".join(verified_chunks):
         raise RuntimeError("decode check failed: the stream decodes to other bytes")
     verified = time.perf_counter()
+    on_gpu = {"peak_device_memory_bytes": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = verified - started
     return rows, {
         **result,
         **about,
+        "origin": checkpoints.origin(folder),
         "tokenizer_sha256": tokenizer_sha256,
         "shards": json.loads((Path(shard_folder) / "manifest.json").read_text())["shards"],
         "precision": precision,
+        "compute": checkpoints.compute(precision, device),
+        **quantisation,
         "mode": header.mode,
         "stream_bits": 8 * len(stream),
         "stream_sha256": hashlib.sha256(stream).hexdigest(),
@@ -124,6 +163,7 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
         "bytes_per_second": round(sum(map(len, chunks)) / (coded - loaded), 1),
         "tokens_per_second": round(sum(map(len, ids)) / (coded - loaded), 1),
         "peak_memory_bytes": peak,
+        **on_gpu,
         "decode_check": {
             "chunks": len(spread),
             "chunk_numbers": spread.tolist(),
@@ -138,8 +178,34 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
             "instructions": header.instructions,
             "threads": THREADS,
         },
-        "versions": {name: version(name) for name in ("torch", "numpy", "numba", "tokenizers", "safetensors")}
+        "versions": {
+            name: version(name)
+            for name in ("torch", "numpy", "numba", "tokenizers", "safetensors")
+            + (("bitsandbytes",) if precision == "int8" else ())
+        }
         | {"python": platform.python_version()},
+    }
+
+
+def _study(model, ids, scores):
+    """The published study's pass of an int8 cell: (-log2 p of each chunk's first 1024 tokens, what the json says).
+
+    One chunk at a time, as there: outlier columns are picked over all that passes together. `model` and `scores` are
+    the causal ones, from which the difference is told.
+    """
+    from bitlaw import int8
+
+    study = int8.at_threshold(model, int8.THRESHOLD)
+    first = [i[: accounting.PUBLISHED_TOKENS] for i in ids]
+    found = [s.lengths for s in scoring.score(study, first, 1, "score as published")]
+    apart = np.concatenate([np.abs(a[1:] - b.lengths[1 : len(a)]) for a, b in zip(found, scores, strict=True)])
+    return found, {
+        "quantisation": {
+            "threshold_published": int8.THRESHOLD,
+            "threshold_lossless": 0.0,
+            "bits_apart_per_token": {"mean": float(apart.mean()), "max": float(apart.max())} if len(apart) else None,
+            "outlier_columns": int8.outlier_columns(study),
+        }
     }
 
 

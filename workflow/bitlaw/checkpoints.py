@@ -14,7 +14,7 @@ from bitlaw import InputError
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 EMBEDDINGS = ("embed_in", "embed_out", "embed_tokens", "lm_head", "wte", "wpe")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 def weight_files(folder):
@@ -65,8 +65,29 @@ def describe(folder):
     }
 
 
+def origin(folder):
+    """{repository, revision, commit} of a checkpoint that came from the Hugging Face Hub; None of any other."""
+    path = Path(folder) / "source.json"
+    if not path.exists():
+        return None
+    source = json.loads(path.read_text())
+    return {key: source.get(key) for key in ("repository", "revision", "commit")}
+
+
+def compute(precision, device):
+    """The dtype, as a precision, in which a model of `precision` computes what is not in eight bits.
+
+    int8 computes the rest in fp16, as the published study did; on a processor in fp32, since products in fp16 take
+    ten times as long there.
+    """
+    return precision if precision != "int8" else "fp32" if device == "cpu" else "fp16"
+
+
 def load(folder, precision="fp32", device="cpu"):
-    """The model of `folder`: NeoX for GPT-NeoX checkpoints, else through transformers (see `generic`)."""
+    """The model of `folder`: NeoX for GPT-NeoX checkpoints, else through transformers (see `generic`).
+
+    In int8 its products have threshold 0 (see `int8`). Raises InputError for what cannot be loaded so.
+    """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     config = read_config(folder)
@@ -75,8 +96,10 @@ def load(folder, precision="fp32", device="cpu"):
 
     from bitlaw import neox
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[compute(precision, device)]
     if config.get("model_type") != neox.NeoX.architecture:
+        if precision == "int8":
+            raise InputError(f"{folder}: precision int8 is for GPT-NeoX models; choose fp32, bf16 or fp16 for this one")
         from bitlaw import generic
 
         return generic.Generic(folder, dtype, device)
@@ -96,6 +119,11 @@ def load(folder, precision="fp32", device="cpu"):
     if "lm_head.weight" in weights:
         weights["embed_out.weight"] = weights.pop("lm_head.weight")
     try:
-        return neox.NeoX(config, weights, dtype, device)
+        model = neox.NeoX(config, weights, dtype, device)
     except KeyError as error:
         raise InputError(f"{folder}: the checkpoint lacks {error}; fetch it again") from None
+    if precision == "int8":
+        from bitlaw import int8
+
+        return int8.quantised(model)
+    return model

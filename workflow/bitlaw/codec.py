@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bitlaw import InputError, ascii, checkpoints, coder, escapes, plane, scoring, tokens
+from bitlaw import InputError, ascii, checkpoints, coder, escapes, plane, scoring, softmax, tokens
 
 MAGIC = b"blaw"
 VERSION = 1
@@ -79,10 +79,10 @@ def known_answer(model, mode):
     if mode == "invariant":
         ids = _answer_ids(model, 1)
         logits = model.head(model.hidden(torch.from_numpy(ids))[0, :-1]).cpu().numpy()
-        found = scoring.intervals(logits, ids[0, 1:])
+        found = softmax.intervals(logits, ids[0, 1:])
     else:
         ids = _answer_ids(model, LOCKSTEP_BATCH)[:, :48]
-        found = [scoring.cumulative(row[0]) for _, row in steps(model, ids, ids.shape[1])]
+        found = [softmax.cumulative(row[0]) for _, row in steps(model, ids, ids.shape[1])]
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in found)).hexdigest()[:16]
 
 
@@ -120,8 +120,11 @@ def invariant(model):
     return True
 
 
-def instructions():
-    """What the CPU kernels were chosen by: torch's level and the matrix library's order of summation."""
+def instructions(device):
+    """What chose the kernels: torch's level and the matrix library's order of summation, or the GPU and its CUDA."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"{torch.cuda.get_device_name(device)} sm_{major}{minor} CUDA {torch.version.cuda}"
     return f"{torch.backends.cpu.get_cpu_capability()} MKL_CBWR={os.environ.get('MKL_CBWR', '')}"
 
 
@@ -130,7 +133,7 @@ def header(model, weights, tokenizer, precision, mode=None):
     mode = mode or ("invariant" if invariant(model) else "lockstep")
     batch = LOCKSTEP_BATCH if mode == "lockstep" else 0
     answer = known_answer(model, mode)
-    return Header(weights, tokenizer, precision, mode, answer, torch.__version__, instructions(), batch)
+    return Header(weights, tokenizer, precision, mode, answer, torch.__version__, instructions(model.device), batch)
 
 
 def check_header(model, mine, found):
@@ -187,7 +190,7 @@ def encode_lockstep(model, chunks, ids):
             if n:
                 found[row][:, 0] = scoring.first_token(group[row][0], model.vocabulary)[:3]
         for i, logits in steps(model, table, max(counts)):
-            starts, frequencies, totals, _ = scoring.intervals(logits[: len(group)], table[: len(group), i])
+            starts, frequencies, totals, _ = softmax.intervals(logits[: len(group)], table[: len(group), i])
             for row in range(len(group)):
                 if i < counts[row]:
                     found[row][:, i] = starts[row], frequencies[row], totals[row]
@@ -220,7 +223,7 @@ def decode(model, spelling, records, batch):
         for i, logits in steps(model, ids, count):
             for row, record in enumerate(group):
                 if i < record.tokens:
-                    ids[row, i] = coder.decode_symbol(*open_streams[row], scoring.cumulative(logits[row]))
+                    ids[row, i] = coder.decode_symbol(*open_streams[row], softmax.cumulative(logits[row]))
         for row, record in enumerate(group):
             # a model may know more tokens than its tokenizer; only a damaged stream has them
             text = b"".join(spelling[t] or b"" for t in ids[row, : record.tokens] if t < len(spelling))
@@ -331,14 +334,14 @@ def unpack(stream):
     return header, records
 
 
-def restore(stream, folder, tokenizer):
+def restore(stream, folder, tokenizer, device="cpu"):
     """The bytes that `stream` was made from, decoded with the checkpoint in `folder` and the file `tokenizer`.
 
     Raises CorruptStream, or InputError when the checkpoint or this machine is not the one it was made with.
     """
     found, records = unpack(stream)
     _, spelling, sha256 = tokens.open_tokenizer(tokenizer)
-    model = checkpoints.load(folder, found.precision)
+    model = checkpoints.load(folder, found.precision, device)
     mine = header(model, checkpoints.describe(folder)["weights_sha256"], sha256, found.precision, found.mode)
     if records:
         check_header(model, mine, found)

@@ -38,7 +38,7 @@ PANEL = (3.2, 2.65)  # inches
 SMALL = 7  # points
 
 
-def scaling(cells, laws, out, response="cr_lossless", null="random"):
+def scaling(cells, laws, out, response="cr_lossless", null="random", classical=None):
     """Draw ratio against parameters, a panel per modality and a row per protocol; write the files in `out`.
 
     cells: DataFrame, a row per cell: modality, model, step, params_total, cr_lossless, cr_published (ratios,
@@ -47,6 +47,8 @@ def scaling(cells, laws, out, response="cr_lossless", null="random"):
     laws: {modality: {"lossless" | "published": law}}, laws as `bitlaw.laws.fit` returns them; may lack some.
     out: {"svg" | "pdf" | "png": path}, written atomically; the bytes depend on the arguments alone.
     response: the column of the upper row.   null: the modality whose mean ratio is drawn in all panels.
+    classical: DataFrame, rows as of `bitlaw.classical.measure`; the best compressor of single chunks becomes a line of
+      its modality's lossless panel.
     Raises InputError.
     """
     check(cells, out, response)
@@ -72,6 +74,8 @@ def scaling(cells, laws, out, response="cr_lossless", null="random"):
                 ends = draw_panel(panel, data, column, law, styles)
                 _title(panel, modality, law, modality == null)
                 lines = {f"{null} bytes": (reference, "--"), "raw bytes": (1.0, ":")}
+                if classical is not None and column == "cr_lossless":
+                    lines |= best_classical(classical, modality)
                 finishers.append((panel, data, column, ends, references(panel, data, column, lines)))
             panels[row][0].set_ylabel(f"compression ratio, {PROTOCOLS[column]}")
         for panel in panels[-1]:
@@ -82,6 +86,12 @@ def scaling(cells, laws, out, response="cr_lossless", null="random"):
             label_ends(panel, ends, styles)
             label_references(panel, data, column, lines)
         write(figure, out)
+
+
+def best_classical(classical, modality):
+    """{name: (ratio, line style)} of the compressor that makes single chunks of the modality smallest."""
+    rows = classical[(classical["modality"] == modality) & (classical["scope"] == "chunk")]
+    return {row.compressor: (row.ratio, "-.") for row in rows.nsmallest(1, "ratio").itertuples()}
 
 
 def write(figure, out):

@@ -29,6 +29,7 @@ class NeoX:
         get = {name.removeprefix("gpt_neox."): tensor.to(device, dtype) for name, tensor in weights.items()}
         rope = config.get("rope_parameters") or {}
         self.dtype, self.device = dtype, torch.device(device)
+        self.product = linear  # of the blocks; `int8` puts its own here
         self.layers = config["num_hidden_layers"]
         self.heads = config["num_attention_heads"]
         self.width = config["hidden_size"]
@@ -91,7 +92,15 @@ class NeoX:
 
     def _mlp(self, block, x):
         normed = layer_norm(x, (self.width,), *block["norm2"], self.eps)
-        return _product(gelu(_product(normed, *block["up"])), *block["down"])
+        return self._product(gelu(self._product(normed, *block["up"])), *block["down"])
+
+    def _product(self, x, weight, bias):
+        """x·weightᵀ + bias over all rows of `x` `[batch, length, in]` at once, at least ROWS of them."""
+        flat = x.reshape(-1, x.shape[-1])
+        count = len(flat)
+        if count < ROWS:
+            flat = _repeated(flat)
+        return self.product(flat, weight, bias)[:count].view(*x.shape[:-1], -1)
 
     def _rotate(self, x, cos, sin):
         """Rotary embedding (Su et al. 2021) of the first `rotary` entries of `x`, `[batch, length, heads, 2, size]`."""
@@ -101,13 +110,13 @@ class NeoX:
 
     def _attention(self, block, x, keys, values, past, turn, spans):
         batch, length, _ = x.shape
-        qkv = _product(x, *block["qkv"]).view(batch, length, self.heads, 3, self.size)
+        qkv = self._product(x, *block["qkv"]).view(batch, length, self.heads, 3, self.size)
         query, key = self._rotate(qkv[..., :2, :], *turn).transpose(1, 2).unbind(3)
         keys[:, :, past : past + length] = key
         values[:, :, past : past + length] = qkv[..., 2, :].transpose(1, 2)
         out = [self._attend(query, keys, values, span) for span in spans]
         merged = (torch.cat(out, 2) if len(out) > 1 else out[0]).transpose(1, 2).reshape(batch, length, self.width)
-        return _product(merged, *block["out"])
+        return self._product(merged, *block["out"])
 
     def _attend(self, query, keys, values, span):
         """Attention of the queries of `span` over every key up to the last of them."""
@@ -153,12 +162,3 @@ def _padded(length):
 def _repeated(rows):
     """`rows` `[n, width]`, n < ROWS, continued by copies of its last row."""
     return torch.cat((rows, rows[-1:].expand(ROWS - len(rows), -1)))
-
-
-def _product(x, weight, bias):
-    """x·weightᵀ + bias over all rows of `x` `[batch, length, in]` at once, at least ROWS of them."""
-    flat = x.reshape(-1, x.shape[-1])
-    count = len(flat)
-    if count < ROWS:
-        flat = _repeated(flat)
-    return linear(flat, weight, bias)[:count].view(*x.shape[:-1], -1)

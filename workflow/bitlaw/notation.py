@@ -87,7 +87,7 @@ def _written(law, plain):
 HEADER = ("protocol", "form", "a", "b", "α", "c", "β", "k", "RMSE", "LOO", "ΔAICc")
 
 
-def _rows(found):
+def rows(found):
     """A row for each protocol and form that was fitted: the study's form, then the winner, then the rest."""
     rows = []
     for protocol, law in found.items():
@@ -118,7 +118,7 @@ def _with_error(entry):
 def markdown(modality, found):
     """The fitted forms of a modality, {protocol: law}, as a markdown table of coefficients ± one standard error."""
     lines = [f"| {modality}: {HEADER[0]} | " + " | ".join(HEADER[1:]) + " |", "|---|---|" + "---:|" * (len(HEADER) - 2)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in _rows(found)]) + "\n"
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows(found)]) + "\n"
 
 
 def latex(modality, found):
@@ -132,5 +132,5 @@ def latex(modality, found):
         return re.sub(r"([\d.]+)e([+-]?)0*(\d+)", r"$\1\\times10^{\2\3}$", text).replace("{+", "{")
 
     head = [r"\begin{tabular}{ll" + "r" * (len(HEADER) - 2) + "}", r"\toprule", line(HEADER), r"\midrule"]
-    body = [line(row) for row in _rows(found)]
+    body = [line(row) for row in rows(found)]
     return "\n".join([f"% {modality}", *head, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"

@@ -64,7 +64,7 @@ def as_cells(published, models):
     known = {model["name"]: model for model in models}
     if unknown := sorted(set(published["model"]) - set(known)):
         raise InputError(f"config: models: {unknown[0]!r} of the published cells has no entry; add its parameters")
-    table = pd.DataFrame(index=published.index, columns=[*COLUMNS, *PARAMETERS[2:]], dtype=float)
+    table = pd.DataFrame(index=published.index, columns=list(COLUMNS), dtype=float)
     for name in ("modality", "model", "step", "seconds"):
         table[name] = published[name]
     for column, key in zip(PARAMETERS, ("total", "nonembedding", "nominal"), strict=True):

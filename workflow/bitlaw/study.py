@@ -35,18 +35,43 @@ def check(config):
         return
     for i, modality in enumerate(config["modalities"]):
         _known(f"modalities[{i}].source", modality["source"], config["sources"])
+        _fits(f"modalities[{i}]", modality, config["sources"][modality["source"]])
         if modality["cut"] == "image" and config["chunk_bytes"] != 2048:
             raise InputError(f"config: chunk_bytes: {config['chunk_bytes']} given; image patches (32×64) need 2048")
     for i, model in enumerate(config["models"]):
         _known(f"models[{i}].tokenizer", model["tokenizer"], config["tokenizers"])
+        revisions = [revision(config, model["name"], step) for step in config["steps"]] if "repo" in model else []
+        for name in model.get("commits", {}):
+            _known(f"models[{i}].commits", name, revisions)
         if "gguf" in model:
             _known(f"models[{i}].gguf", model["gguf"], config["sources"])
             if len(config["steps"]) > 1:
                 raise InputError(
                     f"config: steps: {config['steps']} given; models[{i}] is a GGUF file, one checkpoint: give one step"
                 )
+    given = len(nominal(config))
+    if given not in (0, len(config["models"])):
+        raise InputError(f"config: models: `nominal` is given for {given} of {len(config['models'])}; give all or none")
+    if config.get("params") == "nominal" and not given:
+        raise InputError("config: params: 'nominal' given; then every model needs the key `nominal`")
     if config["verify"] > config["chunks"]:
         raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
+    if "after_other" in config["controls"] and config["chunks"] < 2:
+        raise InputError(f"config: chunks: {config['chunks']} given; the control after_other needs 2 or more")
+
+
+def _fits(key, modality, source):
+    """A modality against its own cut, and against a source that is streamed until its first items hold the chunks."""
+    needed = {"image": "patches", "speech": "rate"}.get(modality["cut"])
+    if needed and needed not in modality:
+        raise InputError(f"config: {key}: the key {needed!r} is missing; `cut: {modality['cut']}` needs it")
+    allowed = {"cut": ["image", "speech"], "sampling": ["head"]} if "dataset" in source else {}
+    for setting, values in allowed.items():
+        if modality[setting] not in values:
+            raise InputError(
+                f"config: {key}.{setting}: {modality[setting]!r} given; allowed: {', '.join(values)}, as the source "
+                f"{modality['source']!r} is a data set on the Hub, of which the first items are taken"
+            )
 
 
 def _known(key, value, allowed):
@@ -63,6 +88,10 @@ def _line(error):
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"config: {key}: the key {missing[0]!r} is missing; required: {', '.join(error.validator_value)}"
+    if error.validator == "dependentRequired":
+        needs = [(name, other) for name, others in error.validator_value.items() for other in others]
+        name, other = next((n, o) for n, o in needs if n in error.instance and o not in error.instance)
+        return f"config: {key}: the key {other!r} is missing; {name!r} needs it"
     if error.validator == "oneOf":
         ways = " | ".join(" and ".join(way["required"]) for way in error.validator_value)
         return f"config: {key}: {sorted(error.instance)} given; exactly one of these is needed: {ways}"
@@ -114,12 +143,50 @@ def protocols(config):
     return ("published",) if "cells_from" in config else ("lossless", "published")
 
 
+def raw(config, key):
+    """Folder under data/raw with the source of the dataset key `key`.
+
+    A data set on the Hub has one folder for each dataset key: what a study streams of it depends on that study alone.
+    """
+    name = datasets(config)[key]["source"]
+    return key if "dataset" in config["sources"][name] else name
+
+
+def raws(config):
+    """Folder under data/raw → what `sources.fetch` takes: name, source, and what is wanted of it (None: all of it)."""
+    sources, size = config["sources"], {"chunk_bytes": config["chunk_bytes"]}
+    found = {
+        n: {"name": n, "source": source, "wanted": None} for n, source in sources.items() if "dataset" not in source
+    }
+    for key, settings in datasets(config).items():
+        if (folder := raw(config, key)) not in found:
+            name = settings["source"]
+            found[folder] = {"name": name, "source": sources[name], "wanted": settings | size}
+    return found
+
+
 def checkpoint(config, model, step):
     """Folder of one checkpoint."""
     entry = by_name(config, "models", model)
     if "gguf" in entry:
         return f"data/models/gguf/{entry['gguf']}"
-    return entry["folder"].format(name=model, step=step)
+    return entry.get("folder", "data/models/{name}/step{step}").format(name=model, step=step)
+
+
+def revision(config, model, step):
+    """Revision of one checkpoint of a model on the Hub."""
+    return by_name(config, "models", model)["revision"].format(name=model, step=step)
+
+
+def tokenizer(config, name):
+    """Path of the tokenizer.json called `name`."""
+    entry = config["tokenizers"][name]
+    return entry if isinstance(entry, str) else f"data/tokenizers/{name}/tokenizer.json"
+
+
+def nominal(config):
+    """Model to nominal count of parameters; empty when the study gives none."""
+    return {model["name"]: model["nominal"] for model in config["models"] if "nominal" in model}
 
 
 def cells(config):

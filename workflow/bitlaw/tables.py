@@ -14,7 +14,7 @@ from bitlaw.atomic import replacing
 
 PARAMETERS = ("params_total", "params_nonembedding", "params_nominal")  # the last where the configuration gives it
 COLUMNS = (
-    *("modality", "model", "step", *PARAMETERS[:2], "cr_published", "cr_lossless"),
+    *("modality", "model", "step", *PARAMETERS, "cr_published", "cr_lossless"),
     *("cr_published_ci", "cr_lossless_ci"),
     *TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
@@ -22,11 +22,10 @@ COLUMNS = (
 PROTOCOLS = ("lossless", "published")
 
 
-def collect(paths, models=()):
+def collect(paths, nominal=None):
     """DataFrame with COLUMNS from the cells' json files and the parquet files beside them, in the order given.
 
-    Where `models`, the entries of the configuration, give nominal counts of parameters, params_nominal comes last.
-
+    nominal: model to nominal count of parameters; without it there is no such column.
     cr_..._ci, the half-width of the ratio's 95 % interval over chunks, is 1.96 standard errors of their mean.
     Raises InputError when two steps of a model hold the same weights: then one of them is not what it says.
     """
@@ -44,11 +43,9 @@ def collect(paths, models=()):
     for protocol in PROTOCOLS:
         ratios = [chunk_ratios([Path(path).with_suffix(".parquet")], protocol)[0] for path in paths]
         table[f"cr_{protocol}_ci"] = [1.96 * scipy.stats.sem(row[~np.isnan(row)]) for row in ratios]
-    nominal = {model["name"]: model["nominal"] for model in models if "nominal" in model}
-    if not nominal:
-        return table[list(COLUMNS)]
-    table[PARAMETERS[2]] = table["model"].map(nominal)
-    return table[[*COLUMNS, PARAMETERS[2]]]
+    if nominal:
+        table["params_nominal"] = table["model"].map(nominal)
+    return table[[column for column in COLUMNS if nominal or column != "params_nominal"]]
 
 
 def chunk_ratios(paths, protocol):

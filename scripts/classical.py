@@ -1,0 +1,15 @@
+import csv
+from pathlib import Path
+
+from bitlaw import classical, progress, shards
+from bitlaw.atomic import claim, replacing
+
+progress.log_to(snakemake.log[0])
+claim(*snakemake.output)
+folder = Path(snakemake.input.shards).parent
+chunks = [bytes(row) for row in shards.read(folder)]
+rows = classical.measure(snakemake.wildcards.modality, chunks, shards.manifest(folder)["sampling"])
+with replacing(snakemake.output[0]) as temporary, open(temporary, "w", newline="") as file:
+    writer = csv.DictWriter(file, classical.COLUMN_NAMES, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)

@@ -1,0 +1,12 @@
+from pathlib import Path
+
+from bitlaw import hub, progress
+
+progress.log_to(snakemake.log[0])
+hub.fetch_model(
+    snakemake.params.repository,
+    snakemake.params.revision,
+    Path(snakemake.output.source).parent,
+    snakemake.input.tokenizer,
+    snakemake.params.commit,
+)

@@ -1,0 +1,22 @@
+from pathlib import Path
+
+from bitlaw import page, progress
+
+progress.log_to(snakemake.log[0])
+source, config = snakemake.input, snakemake.config
+modalities = [modality["name"] for modality in config["modalities"]]
+folders = [Path(manifest).parent for manifest in source.shards]  # none where the cells were published elsewhere
+cuts = [modality["cut"] for modality in config["modalities"]] if folders else []
+looks = zip(folders, source.tokens, source.chunks, cuts, strict=True)
+page.write(
+    snakemake.output[0],
+    config,
+    source.cells,
+    dict(zip(modalities, source.laws, strict=True)),
+    source.abouts,
+    dict(zip(modalities, looks, strict=False)),
+    source.figure,
+    {Path(picture).stem.split("_")[0]: picture for picture in source.pictures},
+    {Path(csv).stem: csv for csv in source.more},
+    source.citation,
+)

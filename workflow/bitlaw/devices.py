@@ -1,0 +1,122 @@
+"""GPUs of this machine, each lent to one process at a time, and what to say when one fails.
+
+A lease is an exclusive lock (flock) on a file named after the GPU, in a directory of the user's; the kernel releases it
+when the process ends, however it ends. Locks of other users and machines are not seen.
+"""
+
+import fcntl
+import logging
+import os
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from bitlaw import InputError
+
+log = logging.getLogger("bitlaw")
+
+SECONDS_BETWEEN = 0.2  # of attempts while every GPU is taken
+
+
+class DeviceError(RuntimeError):
+    """A device failed in the middle of the work; the message is one line."""
+
+
+def gpus():
+    """Identifiers (UUIDs) of the GPUs that this process may use, in order: nvidia-smi's within CUDA_VISIBLE_DEVICES."""
+    query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return listed
+    found = []
+    for entry in filter(None, (e.strip() for e in allowed.split(","))):
+        if entry.isdecimal():
+            matching = listed[int(entry) : int(entry) + 1]
+        else:  # a UUID, which may be shortened; a slice of a GPU (MIG) is not in the list and stands for itself
+            matching = [entry] if entry.startswith("MIG") else [u for u in listed if u.startswith(entry)]
+        if len(matching) != 1:
+            break  # as CUDA does: what follows a name that it does not know is not seen
+        found += matching
+    return found
+
+
+def folder():
+    """Where the lock files are: a directory that only this user can write to."""
+    user = os.getuid()
+    runtime = [p for p in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}") if p and Path(p).is_dir()]
+    place = Path(runtime[0]) / "bitlaw" if runtime else Path(tempfile.gettempdir()) / f"bitlaw-{user}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    if place.lstat().st_uid != user:
+        raise InputError(f"{place}: belongs to another user; set XDG_RUNTIME_DIR to a directory of your own")
+    return place
+
+
+def _locked(gpu):
+    """File descriptor of the locked file of `gpu`, or None when another process holds it."""
+    file = os.open(folder() / f"{gpu}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
+
+
+@contextmanager
+def lease(device):
+    """For "cuda", hold a GPU that no other process holds, waiting if need be, and make it the only one that CUDA sees.
+
+    Must come before CUDA starts in this process, as CUDA_VISIBLE_DEVICES is read only then. Does nothing for "cpu".
+    Raises InputError when there is no GPU.
+    """
+    if device == "cpu":
+        yield
+        return
+    candidates = gpus()
+    if not candidates:
+        raise InputError(f"config: device: {device!r} given, but nvidia-smi shows no GPU here; choose cpu")
+    waiting = False
+    while True:
+        for gpu in candidates:
+            if (file := _locked(gpu)) is not None:
+                break
+        else:
+            if not waiting:
+                log.info("all of %d GPUs are taken: waiting for one", len(candidates))
+                waiting = True
+            time.sleep(SECONDS_BETWEEN)
+            continue
+        break
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        os.close(file)
+
+
+@contextmanager
+def failures(device):
+    """Turn the failure of a CUDA device into a DeviceError of one line."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [""])[0]
+        lost = isinstance(error, torch.AcceleratorError) or first.startswith(("CUDA", "cuDNN", "NVML"))
+        if not lost:
+            raise
+        raise DeviceError(f"{device}: the device failed ({first}); nothing was written, run this cell again") from error
