@@ -7,7 +7,7 @@ def modules(*names):
 
 
 def if_law(targets):
-    """Targets of the study only where its grid can hold a law; a smaller one ends with its tables."""
+    """Targets of the study only where its grid can hold a law; a smaller one ends without laws."""
     return targets if study.has_law(config) else []
 
 

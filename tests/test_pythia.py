@@ -12,10 +12,10 @@ import yaml
 
 from bitlaw import published, sources
 from bitlaw.ladder import build, save_checkpoint
-from conftest import CONTEXT, PADDED_VOCABULARY, PASSAGE
 from hub_server import HubServer
 from test_datasets import add_images, add_speech
 from test_workflow import clone, jobs, run  # noqa: F401
+from tiny_models import CONTEXT, PADDED_VOCABULARY, PASSAGE
 
 STUDY = "workflow/studies/pythia.yaml"
 WIDTHS = {"pythia-70m": 32, "pythia-160m": 48, "pythia-410m": 64, "pythia-1b": 80, "pythia-1.4b": 96}

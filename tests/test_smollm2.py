@@ -20,7 +20,7 @@ def test_one_chunk_of_enwik8_is_coded_and_decoded_by_a_pretrained_model(clone): 
     ran = run(clone, "--configfile", "workflow/studies/smollm2.yaml", "one.yaml", timeout=3600)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert jobs(ran.stdout + ran.stderr)["gguf_model"] == 1
-    assert "no law: models × steps are 1 × 1, a law needs 3 × 3 or more" in ran.stdout
+    assert "no law: models × steps are 1 × 1, a law needs 3 × 3: laws, their figures" in ran.stdout
     about = json.loads((clone / "results/smollm2/cells/text/smollm2-135m/step2000000.json").read_text())
     assert about["params_total"] == 134_515_008 and about["params_nonembedding"] == 134_515_008 - 49152 * 576
     assert about["mode"] == "lockstep" and about["decode_check"]["passed"] and about["escaped_symbols"] == 1
