@@ -45,6 +45,7 @@ include: "rules/compress.smk"
 include: "rules/bits.smk"
 include: "rules/laws.smk"
 include: "rules/report.smk"
+include: "rules/messages.smk"
 
 
 rule all:
@@ -57,23 +58,3 @@ rule all:
         [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
         BITS,
         if_law(f"{RESULTS}/report.html"),
-
-
-onstart:
-    cells = [job.output.about for job in workflow.dag.needrun_jobs() if job.rule.name == "compress"]
-    progress.cells_to_do(f"{RESULTS}/logs/run.json", cells)
-
-
-onsuccess:
-    if not study.has_law(config):
-        shape = f"{len(config['models'])} × {len(config['steps'])}"
-        print(f"no law: models × steps are {shape}, a law needs 3 × 3: laws, their figures and report are left out")
-    if any(job.rule.name == "page" for job in workflow.dag.jobs):
-        print(*findings.ending(RESULTS), sep="\n", file=sys.stderr)
-
-
-onerror:
-    command = [word for word in sys.argv if word not in workflow.dag_settings.targets]
-    for job in workflow.scheduler.failed:
-        lines = progress.failure(str(job.output[-1]), job.log[0] if job.log else None, command)
-        print(*lines, sep="\n", file=sys.stderr)
