@@ -43,7 +43,9 @@ def make(folder, steps):
             os.truncate(checkpoint / "model.safetensors", int(2 * parameters))  # sparse: takes no space
     (folder / "models" / "tokenizer.json").write_text("{}")
     (folder / "grid.json").write_text(json.dumps(config))
-    (folder / "workflow").symlink_to(ROOT / "workflow")
+    (folder / "data").mkdir()
+    for name in ("workflow", "data/published"):
+        (folder / name).symlink_to(ROOT / name)
     return 4 * len(SIZES) * len(config["steps"])
 
 

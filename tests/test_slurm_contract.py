@@ -90,7 +90,7 @@ def value(words, flag):
 
 @pytest.fixture(scope="module")
 def plain(folder):
-    return submitted(folder, "slurm")
+    return submitted(folder, "slurm", "--config", "device=cpu", "max_mem_mb=256000", "max_minutes=1440")
 
 
 def test_each_cell_is_one_job_of_one_task_and_tried_four_times(plain):
@@ -120,7 +120,7 @@ def test_the_partition_follows_the_size_of_the_model_and_the_attempt(plain):
 
 
 def test_a_gpu_is_asked_for_as_gpus(folder):
-    for attempts in submitted(folder, "slurm", "--retries", "0", "--set-resources", "compress:gpu=1").values():
+    for attempts in submitted(folder, "slurm", "--retries", "0").values():
         (words,) = attempts
         assert "--gpus=1" in words and value(words, "-p") == "gpu" and "--cpus-per-task=2" in words
         assert not any(word.startswith(("--gres", "--ntasks")) for word in words)

@@ -111,11 +111,11 @@ def test_published_cells_from_a_local_file_become_tables_and_a_law(clone):
     assert "| pythia-70m | 70,426,624 |" in (clone / targets[1]).read_text()
 
 
-def test_the_smollm2_study_converts_its_model_once_and_asks_for_no_law(clone):
+def test_the_smollm2_study_converts_its_model_once_and_ends_with_its_tables(clone):
     chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
     study = ("--configfile", "workflow/studies/smollm2.yaml")
-    single = {"table": 1, "classical": 1, "context": 1, "bits": 1, "bit_figures": 1}
-    assert jobs(run(clone, "-n", *study).stdout) == chain | single | {"all": 1}
+    ends = dict.fromkeys(("table", "classical", "bits", "context", "bit_figures", "all"), 1)
+    assert jobs(run(clone, "-n", *study).stdout) == chain | ends
     cell = "results/smollm2/cells/text/smollm2-135m/step2000000.json"
     assert jobs(run(clone, "-n", cell, *study).stdout) == chain
 
@@ -160,8 +160,8 @@ def finished(clone):
 def test_a_run_says_how_many_cells_are_done_and_ends_with_what_was_found(finished):
     said = (finished / "said.txt").read_text()
     counted = [tuple(map(int, found)) for found in re.findall(r"^cell (\d+) of (\d+) done, (\d+) to do", said, re.M)]
-    total = counted[0][1]  # the killed run had made some of the nine
-    assert 1 <= total < 9 and counted[-1] == (total, total, 0)
+    total = counted[0][1]  # the killed run may have made some of the nine
+    assert 1 <= total <= 9 and counted[-1] == (total, total, 0)
     assert all(done + to_do == total for done, _, to_do in counted)
     figure, page, found = re.findall(r"^(?:figure|page|found): .*$", said, re.M)
     assert (finished / figure.split()[1]).exists() and (finished / page.split()[1]).exists()

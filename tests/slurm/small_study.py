@@ -18,7 +18,7 @@ steps: [75, 1200]
 sources:
   my-texts: {folder: notes, pattern: "*.txt", licence: my own}
 """
-TARGETS = ("results/drill/tables/cells.csv", "--configfile", "drill.yaml")
+TARGETS = ("results/drill/tables/cells.csv", "--configfile", "drill.yaml", "--config", "device=cpu")
 TIMING = ("seconds", "seconds_by_part", "bytes_per_second", "tokens_per_second", "peak_memory_bytes")
 
 

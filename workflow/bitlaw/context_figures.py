@@ -93,8 +93,11 @@ def _over_steps(panel, table, part, styles, style):
         colour, marker = styles[size]
         panel.plot(group["step"], group[part], color=colour, marker=marker, markersize=3, linewidth=1, linestyle=style,
                    markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
-        panel.fill_between(group["step"], group[f"{part}_low"], group[f"{part}_high"], color=colour, alpha=0.09,
-                           linewidth=0)  # fmt: skip
+        low, high = group[f"{part}_low"], group[f"{part}_high"]
+        if len(group) > 1:
+            panel.fill_between(group["step"], low, high, color=colour, alpha=0.09, linewidth=0)
+        else:  # a band has no width there
+            panel.vlines(group["step"], low, high, color=colour, linewidth=0.6)
 
 
 def positions(curves, laws, out, null="random"):
