@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
 from bitlaw import InputError, checkpoints, hub
-from conftest import neox_checkpoint
 from hub_server import HubServer
+from tiny_models import neox_checkpoint
 
 REPOSITORY = "EleutherAI/pythia-70m"
 STEPS = {"step1000": 11, "step8000": 12}  # revision: seed

@@ -181,3 +181,12 @@ def test_bad_tables_are_refused_in_one_line(params, steps, data, message):
     with pytest.raises(InputError, match=message) as error:
         laws.fit(params, steps, data)
     assert "\n" not in str(error.value)
+
+
+def test_a_coefficient_that_changes_nothing_is_not_determined():
+    """Nine ratios of models that were never trained: the optimum has a column of slopes that are all zero."""
+    params = np.repeat([32224.0, 89024.0, 170400.0], 3)
+    ratios = [0.5312207453, 0.5309221693, 0.5342604108, 0.5333502287, 0.5287891873, 0.5338589682]
+    ratios += [0.5330176949, 0.5330967625, 0.5358080396]
+    law = laws.fit(params, np.tile([1000.0, 8000.0, 143000.0], 3), np.array(ratios), form="coupled0")
+    assert np.isfinite(law["rmse"]) and law["condition_number"] is None

@@ -10,12 +10,12 @@ import pytest
 import soundfile
 import yaml
 
-from bitlaw import sources
+from bitlaw import published, sources
 from bitlaw.ladder import build, save_checkpoint
-from conftest import CONTEXT, PADDED_VOCABULARY, PASSAGE
 from hub_server import HubServer
 from test_datasets import add_images, add_speech
 from test_workflow import clone, jobs, run  # noqa: F401
+from tiny_models import CONTEXT, PADDED_VOCABULARY, PASSAGE
 
 STUDY = "workflow/studies/pythia.yaml"
 WIDTHS = {"pythia-70m": 32, "pythia-160m": 48, "pythia-410m": 64, "pythia-1b": 80, "pythia-1.4b": 96}
@@ -27,16 +27,22 @@ CHAIN = {"fetch": 1, "shard": 1, "fetch_tokenizer": 1, "tokenize": 1, "fetch_mod
 
 def test_the_full_study_has_exactly_these_jobs(clone):  # noqa: F811
     assert jobs(run(clone, "-n", "--configfile", STUDY).stdout) == {
-        "fetch": 4,
+        "fetch": 5,
         "shard": 4,
         "fetch_tokenizer": 1,
         "tokenize": 4,
         "fetch_model": 25,
         "compress": 100,
         "table": 1,
+        "compare": 1,
+        "classical": 4,
+        "bits": 1,
+        "context": 1,
+        "bit_figures": 1,
         "fit": 4,
         "figure": 1,
-        "pictures": 1,
+        "pictures": 2,
+        "page": 1,
         "all": 1,
     }
 
@@ -74,10 +80,14 @@ def shrunken(clone, hub):  # noqa: F811
     (clone / "passages" / "a.txt").write_text(PASSAGE * 20)
     study = yaml.safe_load((clone / STUDY).read_text())
     text = {"name": "text", "source": "passages", "cut": "bytes", "sampling": "head"}
-    small = {"chunks": 4, "precision": "fp32", "verify": 1, "steps": SOME_STEPS}
+    small = {"chunks": 4, "precision": "int8", "device": "cpu", "verify": 1, "steps": SOME_STEPS}
     small["modalities"] = [text, *(m for m in study["modalities"] if m["name"] != "text")]
     small["models"] = [m for m in study["models"] if m["name"] in SOME_MODELS]
     small["sources"] = {name: {"revision": "main"} for name in ("imagenet-val", "librispeech-clean-100")}
+    cells = ["model,checkpoint,dataset,compression_ratio,compression_std,chunks_processed,eval_time_minutes"]
+    cells += [f"{m},step{s},{d},0.4,0.1,2048,2" for m in SOME_MODELS for s in STEPS for d in published.MODALITIES]
+    (clone / "cells.csv").write_text("\n".join(cells) + "\n")
+    small["sources"]["published-cells"] = {"places": [{"url": f"file://{clone}/cells.csv"}]}
     small["sources"]["passages"] = {"folder": "passages", "pattern": "*.txt", "licence": "public domain"}
     (clone / "small.yaml").write_text(yaml.safe_dump(small))
     unset = ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE")
@@ -154,7 +164,9 @@ def test_the_shrunken_study_runs_from_end_to_end(clone, hub, shrunken):  # noqa:
         about = json.loads((clone / f"results/pythia/cells/{modality}/{name}/step{step}.json").read_text())
         commit = hub.refs[f"EleutherAI/{name}"][f"step{step}"]
         assert about["origin"] == {"repository": f"EleutherAI/{name}", "revision": f"step{step}", "commit": commit}
-        assert about["decode_check"]["passed"]
+        assert about["decode_check"]["passed"] and about["precision"] == "int8" and about["quantisation"]
+    beside = pd.read_csv(clone / "results/pythia/tables/comparison.csv")
+    assert list(beside.columns[:7]) == published.CELLS and len(beside) == 27 and (beside["cr_there"] == 0.4).all()
     law = json.loads((clone / "results/pythia/laws/text.json").read_text())
     assert {"total", "nonembedding", "nominal", "after warm-up"} <= set(law["lossless"]["sensitivity"])
     for kind in ("svg", "pdf", "png"):

@@ -86,7 +86,10 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
         (changed("sources", "random", value={"folder": "x"}), ["sources.random", "'licence'", "missing"]),
         (changed("modalities", 0, value={"name": "text"}), ["modalities[0]", "'source'", "missing"]),
         (changed("models", 0, value={"name": "big", "nominal": 7e7}), ["models[0]", "'tokenizer'", "missing"]),
-        (changed("models", 0, value={"name": "a", "tokenizer": "b"}), ["models[0]", "exactly one", "folder | repo | gguf"]),
+        (
+            changed("models", 0, value={"name": "a", "tokenizer": "b"}),
+            ["models[0]", "exactly one", "folder | repo | gguf"],
+        ),
         (changed("models", 0, value=GGUF | {"folder": "f"}), ["models[0]", "exactly one", "folder | repo | gguf"]),
         (changed("models", 0, value=GGUF | {"gguf": "smol"}), ["models[0].gguf", "'smol'", "enwik8"]),
         (changed("models", 0, value=GGUF), ["steps", "[75, 150, 300, 600, 1200]", "models[0]", "GGUF", "one step"]),

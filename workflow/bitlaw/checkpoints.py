@@ -78,7 +78,7 @@ def compute(precision, device):
     """The dtype, as a precision, in which a model of `precision` computes what is not in eight bits.
 
     int8 computes the rest in fp16, as the published study did; on a processor in fp32, since products in fp16 take
-    ten times as long there.
+    many times as long there.
     """
     return precision if precision != "int8" else "fp32" if device == "cpu" else "fp16"
 

@@ -168,7 +168,9 @@ def _covariance(form, best, x, y, ratio, log, loss):
     free = list(best.var_names)
     slopes = forms.residuals(form, best.params.valuesdict(), x, y, ratio, log)[1]
     jacobian = slopes[:, [forms.centred(form).index(name) for name in free]]
-    condition = float(np.linalg.cond(jacobian / np.linalg.norm(jacobian, axis=0)))
+    scale = np.linalg.norm(jacobian, axis=0)
+    # a column of zeros is a coefficient that changes nothing at the optimum: the cells do not determine it
+    condition = float(np.linalg.cond(jacobian / scale)) if np.all(scale > 0) else math.inf
     covariance = getattr(best, "covar", None)
     usable = loss == "ls" and covariance is not None and best.ndata > len(best.params) and condition < SINGULAR
     usable = usable and bool(np.all(np.diag(covariance) >= 0))
