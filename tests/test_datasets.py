@@ -36,7 +36,7 @@ VOICES = {"licence": "CC-BY-4.0", "dataset": SPEECH, "config": "clean", "split":
 # A process of its own, as the address of the Hub is read once, at the import of its client. A line in, a line out.
 WORKER = """
 import json, os, sys
-import datasets  # once, not in each of the processes that stream
+import datasets, torch  # once, not in each process that streams; the one looks whether the other is there
 from bitlaw import InputError
 from bitlaw.sources import fetch
 for line in sys.stdin:
