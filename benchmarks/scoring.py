@@ -178,7 +178,8 @@ def main():
     with open(given.text, "rb") as file:
         data = [file.read(CHUNK) for _ in range(given.chunks)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} processors, ", end="")
-    print(f"{codec.instructions(torch.device("cpu"))}, {len(data)} chunks, {given.pairs} pairs of runs\n")
+    kernels = codec.instructions(torch.device("cpu"))
+    print(f"{kernels}, {len(data)} chunks, {given.pairs} pairs of runs\n")
     print("| model | precision | study, bytes/s | ours, bytes/s | ours / study (pairs) | study, tokens/s |", end="")
     print(" ours, tokens/s | of ours: coding | study, bits/byte | ours, bits/byte |\n|---|---|" + "---:|" * 8)
     ladder = compare(
