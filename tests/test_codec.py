@@ -456,3 +456,10 @@ def test_probabilities_off_by_one_unit_are_noticed(one_shot):
     finally:
         model.head_weight[place] = kept
     assert codec.known_answer.__wrapped__(model, "invariant") == before
+
+
+def test_what_decoding_met_codes_to_the_same_strings(one_shot):
+    again = []
+    records = one_shot.records(SHORT)
+    codec.decode(one_shot.model, one_shot.spelling, records, 2, again)
+    assert again == records

@@ -14,7 +14,6 @@ COLUMNS = (
     *("chunk", "bytes", "tokens"),
     *("bits_by_position", "bits_first_token", "bits_top_bits", "bits_stream"),
 )  # of a cell's parquet file
-SIZES = ("lockstep", "one_shot")  # of the verified chunks, where a cell has both
 
 
 def audit(cells):
@@ -31,7 +30,7 @@ def codec(paths):
 
     stream_bits: the whole stream as written, header and all. ideal_bits: what a coder of no loss would need for the
     integer frequencies, the first tokens and the top bits. lockstep_bits, one_shot_bits: coded strings of the verified
-    chunks made by steps and in one pass, empty where the stream decodes as it is. Ratios are of chunks.
+    chunks, made by steps and in one pass. Ratios are of chunks.
     """
     rows = []
     for path in map(Path, paths):
@@ -40,13 +39,12 @@ def codec(paths):
         ideal = chunks["bits_by_position"].map(np.sum) + chunks["bits_first_token"] + chunks["bits_top_bits"]
         ratio = (chunks["bits_stream"] / (8 * chunks["bytes"])).to_numpy()
         check = about["decode_check"]
-        sizes = {name: 8 * check[f"{name}_bytes"] if f"{name}_bytes" in check else None for name in SIZES}
         rows.append(
             {name: about[name] for name in (*LABELS, "mode", "chunks", "stream_bits")}
             | {
                 "ideal_bits": ideal.sum(),
-                "lockstep_bits": sizes["lockstep"],
-                "one_shot_bits": sizes["one_shot"],
+                "lockstep_bits": 8 * check["lockstep_bytes"],
+                "one_shot_bits": 8 * check["one_shot_bytes"],
                 "overhead_bits_per_token": (about["stream_bits"] - ideal.sum()) / chunks["tokens"].sum(),
                 "decode_check": "passed" if check["passed"] else "failed",
                 "chunks_decoded": check["chunks"],
@@ -57,8 +55,7 @@ def codec(paths):
                 "worst_chunk": int(chunks["chunk"].iloc[ratio.argmax()]),
             }
         )
-    table = pd.DataFrame(rows)
-    return table.astype({"lockstep_bits": "Int64", "one_shot_bits": "Int64"})
+    return pd.DataFrame(rows)
 
 
 def beside_models(classical, cells, modality):

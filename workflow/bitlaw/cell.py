@@ -129,12 +129,15 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
     result = accounting.cell(rows)
     spread = np.unique(np.linspace(0, len(chunks) - 1, verify).round().astype(int))
     verified_chunks, verified_records, verified_ids = ([of[i] for i in spread] for of in (chunks, records, ids))
-    sizes = {}
+    one_shot_bytes = coded_bytes(verified_records)
     if header.mode == "lockstep":
-        verified_records, sizes = lockstep_records(model, verified_chunks, verified_records, verified_ids)
-    decoded = decoder.submit(codec.restore, codec.pack(header, verified_records), folder, tokenizer, device).result()
+        verified_records = lockstep_records(model, verified_chunks, verified_records, verified_ids)
+    verified_stream = codec.pack(header, verified_records)
+    decoded, lockstep_bytes = decoder.submit(restored, verified_stream, folder, tokenizer, device).result()
     if decoded != b"".join(verified_chunks):
         raise RuntimeError("decode check failed: the stream decodes to other bytes")
+    if lockstep_bytes != coded_bytes(verified_records):
+        raise RuntimeError("decode check failed: the decoder met other intervals than the stream was made with")
     verified = time.perf_counter()
     on_gpu = {"peak_device_memory_bytes": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -170,7 +173,8 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
             "passed": True,
             "threads": DECODE_THREADS,
             "batch": header.batch or min(codec.DECODE_BATCH, len(spread)),
-            **sizes,
+            "one_shot_bytes": one_shot_bytes,
+            "lockstep_bytes": lockstep_bytes,
         },
         "device": device,
         "machine": {
@@ -209,16 +213,27 @@ def _study(model, ids, scores):
     }
 
 
+def coded_bytes(records):
+    """Bytes of the coded strings of `records`."""
+    return sum(len(record.coded) for record in records)
+
+
+def restored(stream, folder, tokenizer, device):
+    """(bytes that `stream` decodes to, bytes of its strings coded anew from the intervals that decoding met)."""
+    again = []
+    return codec.restore(stream, folder, tokenizer, device, again), coded_bytes(again)
+
+
 def lockstep_records(model, chunks, records, ids):
-    """The chunks coded by steps, as a decoder can read them, and both sizes; RuntimeError when these differ.
+    """The chunks coded by steps, as a decoder can read them; RuntimeError when their size is not that of one pass.
 
     0.01 % and a byte a chunk are allowed between the one-shot `records` and those.
     """
     by_steps = codec.encode_lockstep(model, chunks, ids)
-    one_shot_bytes, lockstep_bytes = (sum(len(r.coded) for r in some) for some in (records, by_steps))
+    one_shot_bytes, lockstep_bytes = coded_bytes(records), coded_bytes(by_steps)
     if abs(lockstep_bytes - one_shot_bytes) > max(1e-4 * one_shot_bytes, len(records)):
         raise RuntimeError(
             f"lock-step coding takes {lockstep_bytes} bytes, one-shot scoring says {one_shot_bytes}: the model's two "
             "passes differ by more than 0.01 %; try precision fp32"
         )
-    return by_steps, {"one_shot_bytes": one_shot_bytes, "lockstep_bytes": lockstep_bytes}
+    return by_steps

@@ -201,10 +201,11 @@ def encode_lockstep(model, chunks, ids):
     return records
 
 
-def decode(model, spelling, records, batch):
+def decode(model, spelling, records, batch, again=None):
     """The chunks (bytes) of `records`, decoded `batch` at a time, or CorruptStream.
 
-    `spelling` gives the bytes of each token. In lock-step `batch` must be the header's.
+    `spelling` gives the bytes of each token. In lock-step `batch` must be the header's. To a list `again` is added each
+    chunk's record coded anew from the intervals that the steps of decoding met: what an encoder by steps would write.
     """
     chunks, escaped = [], escapes.table(spelling)
     for first in range(0, len(records), batch):
@@ -212,6 +213,7 @@ def decode(model, spelling, records, batch):
         count = max(r.tokens for r in group)
         ids = np.zeros((batch, count), dtype=np.int64)
         open_streams, planes = [], []
+        met = [np.empty((3, record.tokens), dtype=np.uint64) for record in group]
         for row, record in enumerate(group):
             data, state = coder.start_decoding(record.coded)
             planes.append(plane.decode(state, data, record.bytes))
@@ -219,11 +221,14 @@ def decode(model, spelling, records, batch):
                 one, total = np.uint64(1), np.uint64(model.vocabulary)
                 ids[row, 0] = coder.target(state, total)
                 coder.consume(state, data, np.uint64(ids[row, 0]), one, total)
+                met[row][:, 0] = ids[row, 0], one, total
             open_streams.append((state, data))
         for i, logits in steps(model, ids, count):
             for row, record in enumerate(group):
                 if i < record.tokens:
-                    ids[row, i] = coder.decode_symbol(*open_streams[row], softmax.cumulative(logits[row]))
+                    below = softmax.cumulative(logits[row])
+                    ids[row, i] = token = coder.decode_symbol(*open_streams[row], below)
+                    met[row][:, i] = below[token], below[token + 1] - below[token], below[-1]
         for row, record in enumerate(group):
             # a model may know more tokens than its tokenizer; only a damaged stream has them
             text = b"".join(spelling[t] or b"" for t in ids[row, : record.tokens] if t < len(spelling))
@@ -232,6 +237,8 @@ def decode(model, spelling, records, batch):
             if data is None or zlib.crc32(data) != record.check:
                 raise CorruptStream(f"chunk {first + row}: does not pass its check; the stream is damaged")
             chunks.append(data)
+            if again is not None:
+                again.append(_record(data, record.tokens, tuple(met[row])))
     return chunks
 
 
@@ -334,9 +341,10 @@ def unpack(stream):
     return header, records
 
 
-def restore(stream, folder, tokenizer, device="cpu"):
+def restore(stream, folder, tokenizer, device="cpu", again=None):
     """The bytes that `stream` was made from, decoded with the checkpoint in `folder` and the file `tokenizer`.
 
+    again: see `decode`.
     Raises CorruptStream, or InputError when the checkpoint or this machine is not the one it was made with.
     """
     found, records = unpack(stream)
@@ -346,7 +354,8 @@ def restore(stream, folder, tokenizer, device="cpu"):
     if records:
         check_header(model, mine, found)
     try:
-        return b"".join(decode(model, spelling, records, found.batch or min(DECODE_BATCH, max(1, len(records)))))
+        batch = found.batch or min(DECODE_BATCH, max(1, len(records)))
+        return b"".join(decode(model, spelling, records, batch, again))
     except CorruptStream:
         if found.mode == "invariant" and not invariant(model):  # asked only now: the answer takes as long as a chunk
             raise InputError(_elsewhere(mine, found)) from None
