@@ -92,7 +92,8 @@ def test_a_cell_adds_up_and_decodes(data, tmp_path, request, model, precision, m
             "decode check failed: the stream decodes to other bytes",
         ),
         (
-            "right = codec.restore\ndef less(*a):\n    data = right(*a)\n    a[4].pop()\n    return data\ncodec.restore = less",
+            "right = codec.restore\ndef less(*a):\n    data = right(*a)\n    a[4].pop()\n    return data\n"
+            "codec.restore = less",
             "decode check failed: the decoder met other intervals",
         ),
         ("def die(*a):\n    import os\n    os._exit(9)\ncodec.restore = die", "BrokenProcessPool"),
