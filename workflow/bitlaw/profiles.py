@@ -104,13 +104,16 @@ def by_refit(form, best, x, y, ratio, floor):
 
 
 def _refitted(form, fixed, at, x, y, ratio):
-    """A function of the coefficient `fixed`, as the form is written: the least sum of squares given it."""
+    """A function of the coefficient `fixed`, as the form is written: the least sum of squares given it.
+
+    Asked again it answers the same, though by then a better start may be known: a search for a root relies on that.
+    """
     limits = forms.parameters(form, at, ratio)
     free = [name for name in forms.centred(form) if name != fixed]
     box = np.array([(limits[name].min, limits[name].max) for name in free]).T
     columns = [forms.centred(form).index(name) for name in free]
     scale = at.get("k", 1.0) if fixed in ("alpha", "beta") else 1.0
-    known = {at[fixed] / scale: np.clip([at[name] for name in free], *box)}
+    known, costs = {at[fixed] / scale: np.clip([at[name] for name in free], *box)}, {}
 
     def placed(vector, value):
         found = dict(zip(free, vector, strict=True))
@@ -118,6 +121,8 @@ def _refitted(form, fixed, at, x, y, ratio):
         return found | {fixed: value * scale}
 
     def objective(value):
+        if value in costs:
+            return costs[value]
         start = known[min(known, key=lambda other: abs(math.log((other + 1e-9) / (value + 1e-9))))]
 
         def residual(vector):
@@ -132,8 +137,8 @@ def _refitted(form, fixed, at, x, y, ratio):
 
         tight = {"x_scale": "jac", "ftol": 1e-8, "xtol": 1e-8, "gtol": 1e-10, "max_nfev": 60}
         found = least_squares(residual, start, slopes, box, **tight)
-        known[value] = found.x
-        return 2 * found.cost
+        known[value], costs[value] = found.x, 2 * found.cost
+        return costs[value]
 
     return objective
 
