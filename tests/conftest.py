@@ -78,3 +78,13 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def arguments(tokenizer, passage, tmp_path_factory):
+    """What `page.write` takes, of a made-up study."""
+    import made_up  # here, as it loads what draws and fits
+
+    folder = tmp_path_factory.mktemp("study")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return made_up.study(folder, folder / "tokenizer.json", passage)

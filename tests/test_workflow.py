@@ -16,6 +16,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from repository import clone_to
+
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 MODELS = ["ladder-64k", "ladder-141k", "ladder-331k"]
@@ -39,16 +41,7 @@ def jobs(output):
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A copy of the files that git knows, as a fresh clone has them, with the study that the README shows."""
-    folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "notes").mkdir()
-    (folder / "notes" / "a.txt").write_text("It was the best of times, it was the worst of times. " * 200)
+    folder = clone_to(tmp_path_factory.mktemp("clone"))
     (folder / "mine.yaml").write_text(EXAMPLE)
     return folder
 

@@ -21,13 +21,6 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 
 
 @pytest.fixture(scope="module")
-def arguments(tokenizer, passage, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return made_up.study(folder, folder / "tokenizer.json", passage)
-
-
-@pytest.fixture(scope="module")
 def address(arguments, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     page.write(path, **arguments)

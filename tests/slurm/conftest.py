@@ -1,11 +1,12 @@
 """A cluster for the whole session, a clone with a small study, and the same study computed without a cluster."""
 
-import shutil
 import subprocess
 
 import cluster as drill
 import pytest
-from small_study import ROOT, SNAKEMAKE, STUDY, TARGETS, cells
+from small_study import SNAKEMAKE, STUDY, TARGETS, cells
+
+from repository import clone_to
 
 
 @pytest.fixture(scope="session")
@@ -23,16 +24,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory):
     """The files that git knows, and the study; its data is fetched, cut and tokenised."""
-    folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "notes").mkdir()
-    (folder / "notes" / "a.txt").write_text("It was the best of times, it was the worst of times. " * 200)
+    folder = clone_to(tmp_path_factory.mktemp("clone"))
     (folder / "drill.yaml").write_text(STUDY)
     return folder
 

@@ -24,7 +24,6 @@ TERMS = (
     "audit_container",
     "audit_top_bits",
 )
-_OVER_KEPT = TERMS[:4]
 
 
 def _rounded(p, precision):
