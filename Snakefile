@@ -9,7 +9,9 @@ min_version("9.27")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 
-from bitlaw import InputError, findings, needs, progress, study
+from bitlaw import InputError, study
+from bitlaw.report import findings
+from bitlaw.runtime import imports, logs, resources
 
 
 configfile: "config.yaml"

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bitlaw import ascii, checkpoints, escapes, scoring, tokens
+from bitlaw.compression import scoring
+from bitlaw.data import escapes, seven_bit, tokens
+from bitlaw.models import checkpoint
 
 SIZE = 2048
 
 
 def main(folder, file, *numbers):
-    model = checkpoints.load(folder)
+    model = checkpoint.load(folder)
     tokenizer, spelling, _ = tokens.open_tokenizer(Path(folder) / "tokenizer.json")
     table = escapes.table(spelling)
     data = []
@@ -24,7 +26,7 @@ def main(folder, file, *numbers):
         for number in numbers:
             source.seek(SIZE * int(number))
             data.append(source.read(SIZE))
-    ids = tokens.encode(tokenizer, spelling, [ascii.to_ascii(chunk) for chunk in data])
+    ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in data])
     scores = scoring.score(model, ids, SIZE)
     escape = next(iter(table.values()))[0].encode()
     escaped, control = [], []

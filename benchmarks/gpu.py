@@ -8,7 +8,7 @@ is that of a large square fp16 product on the same GPU, measured, not taken from
 products may go above it, are compared with the same number.
 """
 
-from bitlaw import devices  # first, as bitlaw must set MKL_CBWR before torch is loaded  # isort: skip
+from bitlaw.runtime import gpu  # first, as bitlaw must set MKL_CBWR before torch is loaded  # isort: skip
 
 import argparse
 import json
@@ -22,7 +22,7 @@ import torch
 import yaml
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from bitlaw import ascii, shards, sources, tokens
+from bitlaw.data import seven_bit, shards, sources, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {  # hidden, intermediate, layers, heads: of EleutherAI's Pythia
@@ -30,7 +30,7 @@ SHAPES = {  # hidden, intermediate, layers, heads: of EleutherAI's Pythia
     "1.4b": (2048, 8192, 24, 16),
 }
 PRECISIONS = ("fp16", "int8")
-CELL = "import json, sys; from bitlaw import cell; cell.compress(**json.loads(sys.argv[1]))"
+CELL = "import json, sys; from bitlaw.compression import cell; cell.compress(**json.loads(sys.argv[1]))"
 PEAK = """
 import time, torch
 a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
@@ -81,7 +81,7 @@ def main():
     parser.add_argument("--chunks", type=int, default=256, help="of 2048 bytes of enwik8 (%(default)s)")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     given = parser.parse_args()
-    if not devices.gpus():
+    if not gpu.gpus():
         sys.exit("benchmarks/gpu.py: nvidia-smi shows no GPU here; run it on a machine with one")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
     peak = float(subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True).stdout)
@@ -94,7 +94,7 @@ def main():
         work = Path(folder)
         cut = {"cut": "bytes", "sampling": "head", "chunks": given.chunks}
         shards.cut(fetched("enwik8"), cut, 2048, work / "shards")
-        ids = tokens.encode(tokenizer, spelling, [ascii.to_ascii(bytes(c)) for c in shards.read(work / "shards")])
+        ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(bytes(c)) for c in shards.read(work / "shards")])
         tokens.write(work / "tokens.npz", ids, spelling, sha256)
         length = sum(map(len, ids)) / len(ids)
         for shape in given.shapes:

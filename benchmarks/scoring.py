@@ -3,11 +3,11 @@
     PYTHONPATH=workflow python benchmarks/scoring.py
 
 prints markdown tables; nothing is asserted. Runs alternate (study, ours, study, ours, ...) after one of each to warm
-up; every number is a median. bitlaw sets MKL_CBWR (see `bitlaw.neox`), which then holds for the study's loop and for
-the peak, too. Let nothing else run meanwhile.
+up; every number is a median. bitlaw sets MKL_CBWR (see `bitlaw.models.gpt_neox`), which then holds for the study's
+loop and for the peak, too. Let nothing else run meanwhile.
 """
 
-from bitlaw import neox  # first, as it must set MKL_CBWR before torch is loaded  # isort: skip
+from bitlaw.models import gpt_neox  # first, as it must set MKL_CBWR before torch is loaded  # isort: skip
 
 import argparse
 import math
@@ -21,7 +21,8 @@ import torch
 import yaml
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from bitlaw import ascii, codec, coder, scoring, softmax, sources, tokens
+from bitlaw.compression import codec, integer_softmax, range_coder, scoring
+from bitlaw.data import seven_bit, sources, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 CHUNK = 2048  # bytes
@@ -50,11 +51,11 @@ def pythia_70m(dtype):
 
 
 def same_weights(model):
-    """The transformers model as a bitlaw.neox.NeoX."""
+    """The transformers model as a bitlaw.models.gpt_neox.NeoX."""
     weights = model.state_dict()
     if "lm_head.weight" in weights:
         weights["embed_out.weight"] = weights.pop("lm_head.weight")
-    return neox.NeoX(model.config.to_dict(), weights, model.dtype)
+    return gpt_neox.NeoX(model.config.to_dict(), weights, model.dtype)
 
 
 @torch.no_grad()
@@ -81,7 +82,7 @@ def ours(model, data, ids):
 def compare(name, load, tokenizer, data, pairs):
     """Rows of the first table for one model in both precisions, and {precision: our seconds a token}."""
     opened, spelling, _ = tokens.open_tokenizer(tokenizer)
-    ids = tokens.encode(opened, spelling, [ascii.to_ascii(d) for d in data])
+    ids = tokens.encode(opened, spelling, [seven_bit.to_ascii(d) for d in data])
     size, count = sum(map(len, data)), sum(map(len, ids))
     as_tensors = [torch.from_numpy(i).long() for i in ids]
     rows, speed = [], {}
@@ -138,22 +139,22 @@ def kernel_table():
         states = torch.randn(rows, model.width).to(dtype)
         targets = np.random.default_rng(0).integers(0, model.vocabulary, rows)
         logits = model.head(states, buffer).numpy()
-        a, b = seconds(lambda: model.head(states, buffer)), seconds(lambda: softmax.intervals(logits, targets))  # noqa: B023
+        a, b = seconds(lambda: model.head(states, buffer)), seconds(lambda: integer_softmax.intervals(logits, targets))  # noqa: B023
         print(f"| {precision} | {1000 * a:.1f} | {1000 * b:.1f} | {b / a:.2f} |")
     return logits
 
 
 def coder_table(logits, count=200_000):
     """Speed of the entropy coder alone on one core: `count` symbols under the tables of 64 rows of logits."""
-    tables = np.stack([softmax.cumulative(row) for row in logits[:64]])
+    tables = np.stack([integer_softmax.cumulative(row) for row in logits[:64]])
     random = np.random.default_rng(0)
     rows = random.integers(0, len(tables), count)
     sought = (random.random(count) * tables[rows, -1]).astype(np.uint64)
     symbols = np.array([np.searchsorted(tables[r], s, "right") - 1 for r, s in zip(rows, sought, strict=True)])
     starts, ends = tables[rows, symbols], tables[rows, symbols + 1]
-    coded = coder.encode(starts, ends - starts, tables[rows, -1])
-    a = seconds(lambda: coder.encode(starts, ends - starts, tables[rows, -1]))
-    b = seconds(lambda: coder.decode(coded, tables, rows))
+    coded = range_coder.encode(starts, ends - starts, tables[rows, -1])
+    a = seconds(lambda: range_coder.encode(starts, ends - starts, tables[rows, -1]))
+    b = seconds(lambda: range_coder.decode(coded, tables, rows))
     print("\n| coder, one core | symbols/s |\n|---|---:|")
     print(f"| encode, given intervals | {count / a:,.0f} |\n| decode, given cumulative counts | {count / b:,.0f} |")
 

@@ -15,7 +15,7 @@ if "cells_from" not in config:
 rule classical:
     input:
         shards=lambda wildcards: f"data/shards/{study.dataset(config, wildcards.modality)}/manifest.json",
-        modules=modules("classical"),
+        modules=modules_of("classical"),
     output:
         f"{RESULTS}/classical/{{modality}}.csv",
     log:
@@ -34,20 +34,7 @@ rule control:
         tokenizer=tokenizer_of_cell,
         config=lambda wildcards: f"{study.checkpoint(config, wildcards.model, wildcards.step)}/config.json",
         weights=weights_of_cell,
-        modules=modules(
-            "ascii",
-            "escapes",
-            "tokens",
-            "checkpoints",
-            "neox",
-            "int8",
-            "generic",
-            "softmax",
-            "scoring",
-            "plane",
-            "accounting",
-            "control",
-        ),
+        modules=modules_of("control"),
     output:
         f"{RESULTS}/controls/{{control}}/{{modality}}/{{model}}/step{{step}}.parquet",
     log:
@@ -74,7 +61,7 @@ rule bits:
         abouts=[f"{RESULTS}/cells/{cell}.json" for cell in CELLS],
         chunks=[f"{RESULTS}/cells/{cell}.parquet" for cell in CELLS],
         classical=expand(f"{RESULTS}/classical/{{modality}}.csv", modality=MODALITIES),
-        modules=modules("bits"),
+        modules=modules_of("bits"),
     output:
         audit=f"{RESULTS}/tables/audit.csv",
         codec=f"{RESULTS}/tables/codec.csv",
@@ -93,7 +80,7 @@ rule context:
         cells=[f"{RESULTS}/cells/{cell}.json" for cell in CELLS],
         chunks=[f"{RESULTS}/cells/{cell}.parquet" for cell in CELLS],
         controls=[f"{RESULTS}/controls/{control}/{cell}.parquet" for control in CONTROLS for cell in CELLS],
-        modules=modules("resampling", "context", "position"),
+        modules=modules_of("context"),
     output:
         context=f"{RESULTS}/tables/context.csv",
         curves=f"{RESULTS}/tables/position.csv",

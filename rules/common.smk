@@ -1,9 +1,9 @@
 # What the rules share: where things are, and what a job takes of a machine.
 
 
-def modules(*names):
-    """Modules of the library that a rule's numbers depend on: as inputs, an edit reruns it and a touch does not."""
-    return [os.path.relpath(f"{workflow.basedir}/workflow/bitlaw/{name}.py") for name in names]
+def modules_of(script):
+    """Modules of the library that a script imports: as inputs, an edit of one reruns the rule and a touch does not."""
+    return list(map(os.path.relpath, imports.modules(f"{workflow.basedir}/scripts/{script}.py")))
 
 
 def if_law(targets):
@@ -67,12 +67,12 @@ def any_of(names):
 
 
 def parameters_of_cell(wildcards, input):
-    return needs.parameters(study.by_name(config, "models", wildcards.model).get("nominal"), input.weights)
+    return resources.parameters(study.by_name(config, "models", wildcards.model).get("nominal"), input.weights)
 
 
 def memory_of_cell(wildcards, input, attempt):
     size = parameters_of_cell(wildcards, input)
-    return needs.memory_mb(size, config["precision"], config["device"], attempt, config["max_mem_mb"])
+    return resources.memory_mb(size, config["precision"], config["device"], attempt, config["max_mem_mb"])
 
 
 def minutes_of_cell(wildcards, input, attempt):
@@ -80,4 +80,4 @@ def minutes_of_cell(wildcards, input, attempt):
     most = config["max_minutes"]
     bytes_of_chunk = config["chunk_bytes"]  # a token stands for a byte or more
     tokens = config["chunks"] * bytes_of_chunk
-    return needs.minutes(size, config["precision"], config["device"], tokens, bytes_of_chunk, attempt, most)
+    return resources.minutes(size, config["precision"], config["device"], tokens, bytes_of_chunk, attempt, most)

@@ -22,7 +22,7 @@ rule fetch:
 rule shard:
     input:
         source=lambda wildcards: f"data/raw/{study.raw(config, wildcards.dataset)}/source.json",
-        modules=modules("shards"),
+        modules=modules_of("shard"),
     output:
         "data/shards/{dataset}/manifest.json",
     log:
@@ -40,7 +40,7 @@ rule tokenize:
     input:
         shards="data/shards/{dataset}/manifest.json",
         tokenizer=lambda wildcards: study.tokenizer(config, wildcards.tokenizer),
-        modules=modules("ascii", "escapes", "tokens"),
+        modules=modules_of("tokenise"),
     output:
         "data/tokens/{dataset}/{tokenizer}.npz",
     log:

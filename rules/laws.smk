@@ -6,7 +6,7 @@ if "cells_from" in config:
     rule table:
         input:
             published=f"data/raw/{config['cells_from']}/source.json",
-            modules=modules("tables", "published"),
+            modules=modules_of("published_table"),
         output:
             cells=report(
                 f"{RESULTS}/tables/cells.csv",
@@ -35,7 +35,7 @@ else:
                 f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet"
                 for modality, model, step in study.cells(config)
             ],
-            modules=modules("tables"),
+            modules=modules_of("table"),
         output:
             cells=report(
                 f"{RESULTS}/tables/cells.csv",
@@ -61,7 +61,7 @@ rule compare:
         chunks=[
             f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet" for modality, model, step in study.cells(config)
         ],
-        modules=modules("tables", "resampling", "published"),
+        modules=modules_of("compare"),
     output:
         table=f"{RESULTS}/tables/comparison.csv",
     log:
@@ -86,7 +86,7 @@ rule fit:
         ),
         published=[f"data/raw/{config[key]}/source.json" for key in ("compare_with",) if key in config],
         printed="data/published/printed_laws.csv",
-        modules=modules("forms", "profiles", "laws", "resampling", "comparison", "published", "notation"),
+        modules=modules_of("fit"),
     output:
         law=report(
             f"{RESULTS}/laws/{{modality}}.json",

@@ -3,7 +3,7 @@
 
 onstart:
     cells = [job.output.about for job in workflow.dag.needrun_jobs() if job.rule.name == "compress"]
-    progress.cells_to_do(f"{RESULTS}/logs/run.json", cells)
+    logs.cells_to_do(f"{RESULTS}/logs/run.json", cells)
 
 
 onsuccess:
@@ -17,5 +17,5 @@ onsuccess:
 onerror:
     command = [word for word in sys.argv if word not in workflow.dag_settings.targets]
     for job in workflow.scheduler.failed:
-        lines = progress.failure(str(job.output[-1]), job.log[0] if job.log else None, command)
+        lines = logs.failure(str(job.output[-1]), job.log[0] if job.log else None, command)
         print(*lines, sep="\n", file=sys.stderr)

@@ -55,7 +55,7 @@ rule ladder_tokenizer:
     input:
         source="data/raw/enwik8/source.json",
         recipe=RECIPE,
-        modules=modules("ascii", "ladder"),
+        modules=modules_of("ladder_tokenizer"),
     output:
         "results/ladder/tokenizer.json",
     log:
@@ -71,7 +71,7 @@ rule ladder_model:
         source="data/raw/enwik8/source.json",
         recipe=RECIPE,
         tokenizer="results/ladder/tokenizer.json",
-        modules=modules("ascii", "ladder"),
+        modules=modules_of("ladder_model"),
     output:
         losses="results/ladder/{model}/losses.csv",
     log:
@@ -88,7 +88,7 @@ rule ladder_model:
 rule gguf_model:
     input:
         source="data/raw/{source}/source.json",
-        modules=modules("gguf_model"),
+        modules=modules_of("gguf_model"),
     output:
         config="data/models/gguf/{source}/config.json",
         weights="data/models/gguf/{source}/model.safetensors",

@@ -8,7 +8,7 @@ rule figure:
         cells=f"{RESULTS}/tables/cells.csv",
         classical=CLASSICAL,
         laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        modules=modules("forms", "profiles", "laws", "notation", "figures"),
+        modules=modules_of("figure"),
     output:
         svg=f"{RESULTS}/figures/scaling.svg",
         pdf=f"{RESULTS}/figures/scaling.pdf",
@@ -30,9 +30,7 @@ rule pictures:
     input:
         cells=f"{RESULTS}/tables/cells.csv",
         laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        modules=modules(
-            "forms", "profiles", "laws", "notation", "figures", "law_figures", "excess_figure", "check_figures"
-        ),
+        modules=modules_of("pictures"),
     output:
         [f"{RESULTS}/figures/{picture}_{{protocol}}.{kind}" for picture in PICTURES for kind in ("svg", "pdf")],
         [
@@ -59,7 +57,7 @@ rule bit_figures:
         curves=f"{RESULTS}/tables/position.csv",
         laws=f"{RESULTS}/tables/position_laws.csv",
         halves=HALVES,
-        modules=modules("figures", "law_figures", "waterfall", "context", "position", "context_figures"),
+        modules=modules_of("bit_figures"),
     output:
         **{
             f"{picture}_{kind}": f"{RESULTS}/figures/{picture}.{kind}"
@@ -105,7 +103,7 @@ rule page:
         + [f"{RESULTS}/figures/{picture}.png" for picture in BIT_PICTURES],
         citation=of_repository("CITATION.cff")[0],
         template=of_repository(*(f"workflow/report/{name}" for name in TEMPLATE)),
-        modules=modules("findings", "notation", "shards", "tokens", "page", "page_chart", "page_look", "page_tables"),
+        modules=modules_of("page"),
     output:
         report(
             f"{RESULTS}/report.html",

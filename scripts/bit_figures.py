@@ -1,9 +1,10 @@
 import pandas as pd
 
-from bitlaw import context_figures, progress, waterfall
-from bitlaw.atomic import claim
+from bitlaw.figures import audit, context
+from bitlaw.runtime import logs
+from bitlaw.runtime.atomic import claim
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
 
 
@@ -12,6 +13,6 @@ def files(name):
 
 
 halves = [pd.read_csv(path) for path in snakemake.input.get("halves", [])]
-waterfall.waterfall(pd.read_csv(snakemake.input.audit), files("audit"))
-context_figures.emergence(pd.read_csv(snakemake.input.context), files("context"), *halves)
-context_figures.positions(pd.read_csv(snakemake.input.curves), pd.read_csv(snakemake.input.laws), files("position"))
+audit.waterfall(pd.read_csv(snakemake.input.audit), files("audit"))
+context.emergence(pd.read_csv(snakemake.input.context), files("context"), *halves)
+context.positions(pd.read_csv(snakemake.input.curves), pd.read_csv(snakemake.input.laws), files("position"))

@@ -1,10 +1,12 @@
 import csv
 from pathlib import Path
 
-from bitlaw import classical, progress, shards
-from bitlaw.atomic import claim, replacing
+from bitlaw.analysis import classical
+from bitlaw.data import shards
+from bitlaw.runtime import logs
+from bitlaw.runtime.atomic import claim, replacing
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
 folder = Path(snakemake.input.shards).parent
 chunks = [bytes(row) for row in shards.read(folder)]

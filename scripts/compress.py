@@ -1,10 +1,11 @@
 from pathlib import Path
 
-from bitlaw import atomic, cell, progress
+from bitlaw.compression import cell
+from bitlaw.runtime import atomic, logs
 
 # the decoder of a cell on a GPU is started anew and reads this file, too: only the job itself works
 if __name__ == "__main__":
-    progress.log_to(snakemake.log[0])
+    logs.log_to(snakemake.log[0])
     atomic.claim(*snakemake.output)
     cell.compress(
         Path(snakemake.input.config).parent,
@@ -22,4 +23,4 @@ if __name__ == "__main__":
         verify=snakemake.params.verify,
         tokens_at_a_time=snakemake.resources.tokens_at_a_time,
     )
-    progress.cell_done(f"results/{snakemake.config['study']}/logs/run.json")
+    logs.cell_done(f"results/{snakemake.config['study']}/logs/run.json")

@@ -1,12 +1,13 @@
-from bitlaw import context, position, progress, tables
-from bitlaw.atomic import claim
+from bitlaw.analysis import cell_table, prior_and_context, rate_by_position
+from bitlaw.runtime import logs
+from bitlaw.runtime.atomic import claim
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
 cells, controls = snakemake.input.cells, snakemake.input.controls
-tables.write_csv(context.table(cells, controls), snakemake.output.context)
-curves, laws = position.tables(cells, controls)
-tables.write_csv(curves, snakemake.output.curves)
-tables.write_csv(laws, snakemake.output.laws)
+cell_table.write_csv(prior_and_context.table(cells, controls), snakemake.output.context)
+curves, laws = rate_by_position.tables(cells, controls)
+cell_table.write_csv(curves, snakemake.output.curves)
+cell_table.write_csv(laws, snakemake.output.laws)
 for path in snakemake.output.get("halves", []):
-    tables.write_csv(context.halves(cells, controls), path)
+    cell_table.write_csv(prior_and_context.halves(cells, controls), path)

@@ -1,11 +1,12 @@
 from pathlib import Path
 
-from bitlaw import control, progress
-from bitlaw.atomic import claim
+from bitlaw.analysis import control_passes
+from bitlaw.runtime import logs
+from bitlaw.runtime.atomic import claim
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
-control.run(
+control_passes.run(
     snakemake.wildcards.control,
     Path(snakemake.input.config).parent,
     snakemake.input.tokenizer,

@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from bitlaw import progress, sources
+from bitlaw.data import sources
+from bitlaw.runtime import logs
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 sources.fetch(
     snakemake.params.name,
     snakemake.params.source,

@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from bitlaw import hub, progress
+from bitlaw.models import hub
+from bitlaw.runtime import logs
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 hub.fetch_model(
     snakemake.params.repository,
     snakemake.params.revision,

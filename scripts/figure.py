@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from bitlaw import atomic, figures, progress
+from bitlaw.figures import scaling
+from bitlaw.runtime import atomic, logs
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 atomic.claim(*snakemake.output)
 laws = {Path(path).stem: json.loads(Path(path).read_text()) for path in snakemake.input.laws}
-figures.scaling(
+scaling.scaling(
     pd.read_csv(snakemake.input.cells),
     laws,
     dict(snakemake.output.items()),

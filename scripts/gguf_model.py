@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from bitlaw import gguf_model, progress
+from bitlaw.models import gguf_file
+from bitlaw.runtime import logs
 
-progress.log_to(snakemake.log[0])
-gguf_model.convert(Path(snakemake.input.source).parent, Path(snakemake.output.config).parent)
+logs.log_to(snakemake.log[0])
+gguf_file.convert(Path(snakemake.input.source).parent, Path(snakemake.output.config).parent)

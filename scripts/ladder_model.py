@@ -2,9 +2,10 @@ from pathlib import Path
 
 import torch
 
-from bitlaw import ladder, progress
+from bitlaw.models import ladder
+from bitlaw.runtime import logs
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 torch.set_num_threads(1)  # what the committed checkpoints were trained with; models train side by side
 ladder.train(
     snakemake.wildcards.model,

@@ -1,9 +1,10 @@
 from pathlib import Path
 
-from bitlaw import ladder, progress
-from bitlaw.atomic import replacing
+from bitlaw.models import ladder
+from bitlaw.runtime import logs
+from bitlaw.runtime.atomic import replacing
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 recipe = ladder.read_recipe(snakemake.input.recipe)
 texts = ladder.text_range(Path(snakemake.input.source).with_name("enwik8"), *recipe["source"]["train_range"])
 with replacing(snakemake.output[0]) as temporary:

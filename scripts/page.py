@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from bitlaw import page, progress
+from bitlaw.report import page
+from bitlaw.runtime import logs
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 source, config = snakemake.input, snakemake.config
 modalities = [modality["name"] for modality in config["modalities"]]
 folders = [Path(manifest).parent for manifest in source.shards]  # none where the cells were published elsewhere

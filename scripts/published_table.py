@@ -1,7 +1,8 @@
-from bitlaw import progress, published, tables
-from bitlaw.atomic import claim
+from bitlaw.analysis import cell_table, published_cells
+from bitlaw.runtime import logs
+from bitlaw.runtime.atomic import claim
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
-cells = published.as_cells(published.cells(snakemake.input.published), snakemake.params.models)
-tables.write(cells, snakemake.output.cells, snakemake.output.grids)
+cells = published_cells.as_cells(published_cells.cells(snakemake.input.published), snakemake.params.models)
+cell_table.write(cells, snakemake.output.cells, snakemake.output.grids)

@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from bitlaw import progress, shards
+from bitlaw.data import shards
+from bitlaw.runtime import logs
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 shards.cut(
     Path(snakemake.input.source).parent,
     snakemake.params.modality,

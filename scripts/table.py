@@ -1,7 +1,8 @@
-from bitlaw import progress, tables
-from bitlaw.atomic import claim
+from bitlaw.analysis import cell_table
+from bitlaw.runtime import logs
+from bitlaw.runtime.atomic import claim
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
-cells = tables.collect(snakemake.input.cells, snakemake.params.nominal)
-tables.write(cells, snakemake.output.cells, snakemake.output.grids)
+cells = cell_table.collect(snakemake.input.cells, snakemake.params.nominal)
+cell_table.write(cells, snakemake.output.cells, snakemake.output.grids)

@@ -1,9 +1,10 @@
 from pathlib import Path
 
-from bitlaw import ascii, atomic, progress, shards, tokens
+from bitlaw.data import seven_bit, shards, tokens
+from bitlaw.runtime import atomic, logs
 
-progress.log_to(snakemake.log[0])
+logs.log_to(snakemake.log[0])
 atomic.claim(*snakemake.output)
 tokenizer, spelling, sha256 = tokens.open_tokenizer(snakemake.input.tokenizer)
-texts = [ascii.to_ascii(chunk) for chunk in shards.read(Path(snakemake.input.shards).parent)]
+texts = [seven_bit.to_ascii(chunk) for chunk in shards.read(Path(snakemake.input.shards).parent)]
 tokens.write(snakemake.output[0], tokens.encode(tokenizer, spelling, texts), spelling, sha256)

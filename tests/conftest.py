@@ -1,11 +1,13 @@
 """Fixtures of the tiny models in `tiny_models`."""
 
-import bitlaw.neox  # noqa: F401, I001  (before torch: it sets MKL_CBWR)
+import bitlaw.models.gpt_neox  # noqa: F401, I001  (before torch: it sets MKL_CBWR)
 
 import pytest
 import torch
-from bitlaw import checkpoints, tokens
-from bitlaw.ladder import train_tokenizer
+from bitlaw.data import tokens
+from bitlaw.models import checkpoint
+from bitlaw.models.ladder import train_tokenizer
+from repository import EXAMPLE, clone_to
 from tiny_models import PASSAGE, VOCABULARY, neox_checkpoint
 
 torch.set_num_threads(1)  # the models are too small for more to help; tests of thread counts set their own
@@ -59,12 +61,12 @@ def gpt2_folder(tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def neox(neox_folder):
-    return checkpoints.load(neox_folder)
+    return checkpoint.load(neox_folder)
 
 
 @pytest.fixture(scope="session")
 def gpt2(gpt2_folder):
-    return checkpoints.load(gpt2_folder)
+    return checkpoint.load(gpt2_folder)
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +90,11 @@ def arguments(tokenizer, passage, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     tokenizer.save(str(folder / "tokenizer.json"))
     return made_up.study(folder, folder / "tokenizer.json", passage)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the files that git knows, as a fresh clone has them, with the study that the README shows."""
+    folder = clone_to(tmp_path_factory.mktemp("clone"))
+    (folder / "mine.yaml").write_text(EXAMPLE)
+    return folder

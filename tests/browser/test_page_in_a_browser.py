@@ -4,16 +4,15 @@ Screenshots are left in results/screenshots for people to look at. Run by `make 
 """
 
 import re
-from pathlib import Path
 
 import pytest
 
 import made_up
-from bitlaw import page
+from bitlaw.report import page
+from repository import ROOT
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip

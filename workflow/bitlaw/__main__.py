@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from bitlaw import InputError
-from bitlaw.atomic import replacing
+from bitlaw.runtime.atomic import replacing
 
 CHUNK = 2048
 
@@ -50,19 +50,21 @@ def _tokenizer(arguments):
 def compress(arguments):
     import torch
 
-    from bitlaw import ascii, checkpoints, codec, scoring, tokens
+    from bitlaw.compression import codec, scoring
+    from bitlaw.data import seven_bit, tokens
+    from bitlaw.models import checkpoint
 
     torch.set_num_threads(arguments.threads)
     data = _read(arguments.file)
     tokenizer, spelling, tokenizer_sha256 = tokens.open_tokenizer(_tokenizer(arguments))
-    model = checkpoints.load(arguments.model, arguments.precision)
+    model = checkpoint.load(arguments.model, arguments.precision)
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
-    ids = tokens.encode(tokenizer, spelling, [ascii.to_ascii(chunk) for chunk in chunks])
+    ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
     if max((int(i.max()) for i in ids), default=0) >= model.vocabulary:
         raise InputError(
             f"{arguments.model}: knows {model.vocabulary} tokens, the tokenizer more: give the model's own"
         )
-    weights = checkpoints.describe(arguments.model)["weights_sha256"]
+    weights = checkpoint.describe(arguments.model)["weights_sha256"]
     header = codec.header(model, weights, tokenizer_sha256, arguments.precision)
     if header.mode == "invariant":
         records = codec.encode(chunks, scoring.score(model, ids, 1 << 13, arguments.file.name))
@@ -79,7 +81,7 @@ def compress(arguments):
 def decompress(arguments):
     import torch
 
-    from bitlaw import codec
+    from bitlaw.compression import codec
 
     if not arguments.output and arguments.file.suffix != ".blaw":
         raise InputError(f"{arguments.file}: does not end in .blaw; say where to write with --output")
@@ -96,7 +98,7 @@ def fit(arguments):
 
     import pandas as pd
 
-    from bitlaw import laws, notation, resampling
+    from bitlaw.laws import bootstrap, fitting, formatting
 
     try:
         table = pd.read_csv(arguments.file)
@@ -112,23 +114,23 @@ def fit(arguments):
     for name in wanted:
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise InputError(f"{arguments.file}: column {name!r} holds {table[name].iloc[0]!r}; numbers are needed")
-    law = laws.fit(*(table[name] for name in wanted), arguments.size, arguments.form, arguments.loss,
+    law = fitting.fit(*(table[name] for name in wanted), arguments.size, arguments.form, arguments.loss,
                    arguments.delta, arguments.log)  # fmt: skip
     if arguments.loss == "ls" and not arguments.log:
-        bootstrap = resampling.over_cells(law)
-        law["samples"] = bootstrap.pop("samples")
-        law["bootstrap"] = bootstrap
+        drawn = bootstrap.over_cells(law)
+        law["samples"] = drawn.pop("samples")
+        law["bootstrap"] = drawn
     target = arguments.output or arguments.file.with_suffix(".law.json")
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(law, indent=1, allow_nan=False) + "\n")
-    print(notation.listing(law))
+    print(formatting.listing(law))
     print(f"law written to {target}")
 
 
 def predict(arguments):
     import json
 
-    from bitlaw import resampling
+    from bitlaw.laws import bootstrap
 
     try:
         law = json.loads(_read(arguments.file))
@@ -136,7 +138,7 @@ def predict(arguments):
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{arguments.file}: holds no law of protocol {arguments.protocol!r}; give one that `fit` or a "
                          "study wrote") from None  # fmt: skip
-    said = resampling.interval(law, arguments.params, arguments.steps)
+    said = bootstrap.interval(law, arguments.params, arguments.steps)
     span = "no interval: the law holds no bootstrap"
     if said["low"] is not None:
         span = f"95 % {said['low']:.4f} to {said['high']:.4f}"

@@ -1,0 +1,39 @@
+"""Cells to one table: its columns, and what it refuses."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bitlaw import InputError
+from bitlaw.analysis import cell_table
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """Paths of two cells, as `cell.compress` leaves them, of two models."""
+    paths = []
+    for model in ("small", "large"):
+        numbers = {column: 1.0 for column in cell_table.COLUMNS if not column.endswith("_ci")}
+        path = tmp_path / model / "step10.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(numbers | {"model": model, "step": 10, "weights_sha256": model}))
+        row = {"bytes": 8, "kept": True, "bits_published": 32.0, "bits_stream": 64.0}
+        pq.write_table(pa.Table.from_pylist([row, row | {"bits_stream": 32.0}]), path.with_suffix(".parquet"))
+        paths.append(path)
+    return paths
+
+
+def test_the_nominal_count_is_a_column_only_when_it_is_given(cells):
+    with_it = cell_table.collect(cells, {"small": 70, "large": 160})
+    assert list(with_it["params_nominal"]) == [70, 160]
+    assert list(with_it) == list(cell_table.COLUMNS)
+    without = cell_table.collect(cells)
+    assert [column for column in with_it if column not in without] == ["params_nominal"]
+
+
+def test_two_checkpoints_with_the_same_weights_are_refused(cells):
+    cells[1].write_text(json.dumps(json.loads(cells[1].read_text()) | {"weights_sha256": "small"}))
+    with pytest.raises(InputError, match="large step 10 has the same weights as small step 10"):
+        cell_table.collect(cells)

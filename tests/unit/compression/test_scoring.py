@@ -1,0 +1,264 @@
+"""Logits to integer intervals: exactly as documented, the same on both sides, and each token scored once."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from bitlaw import InputError
+from bitlaw.compression import integer_softmax, scoring
+from bitlaw.models import checkpoint
+from bitlaw.runtime import gpu_memory
+
+F32 = np.float32
+
+
+def documented_weights(row):
+    """The weights of docs/format.md, step by step in numpy's float32."""
+    y = (row - row.max()) * F32(1.4426950408889634)
+    y = np.where(y > -60, y, F32(-60))
+    k = np.trunc(y - F32(0.5)).astype(np.int64)
+    f = y - k.astype(F32)
+    p = F32(math.log(2) ** 6 / 720)
+    for n in (5, 4, 3, 2, 1, 0):
+        p = p * f + F32(math.log(2) ** n / math.factorial(n))
+    assert p.dtype == np.float32
+    return (np.trunc(p * F32(2**24)).astype(np.int64) << 14) >> -k >> 12
+
+
+def rows_of_logits(spread=40.0):
+    shapes = st.tuples(st.integers(1, 4), st.integers(1, 70))
+    return arrays.arrays(np.float32, shapes, elements=st.floats(-spread, spread, width=32))
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows_of_logits(), st.integers(0, 2**32 - 1))
+@example(np.array([[0.0, -0.0, 1e-45, -1e-45]], dtype=np.float32), 0)
+@example(np.array([[3.4e38, -3.4e38, 0.0, 1.0]], dtype=np.float32), 1)
+@example(np.array([[-3.4e38, -3.3e38]], dtype=np.float32), 0)
+def test_intervals_are_as_documented_and_as_the_decoder_sees_them(logits, seed):
+    targets = np.random.default_rng(seed).integers(0, logits.shape[1], len(logits))
+    with np.errstate(over="ignore"):
+        starts, frequencies, totals, _ = integer_softmax.intervals(logits, targets)
+        for i, target in enumerate(targets):
+            cumulative = integer_softmax.cumulative(logits[i])
+            assert cumulative.tolist() == [0, *np.cumsum(documented_weights(logits[i]) + 1)]
+            assert (starts[i], starts[i] + frequencies[i]) == (cumulative[target], cumulative[target + 1])
+            assert totals[i] == cumulative[-1]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 50304])
+def test_a_large_row_is_as_documented_for_every_kind_of_target(size):
+    row = (np.random.default_rng(size).standard_normal(size) * 4).astype(np.float32)
+    targets = np.unique([0, size // 3, int(row.argmax()), int(row.argmin()), size - 1])
+    starts, frequencies, totals, _ = integer_softmax.intervals(np.tile(row, (len(targets), 1)), targets)
+    cumulative = np.cumsum([0, *(documented_weights(row) + 1)])
+    assert starts.tolist() == cumulative[targets].tolist() and set(totals.tolist()) == {cumulative[-1]}
+    assert frequencies.tolist() == (cumulative[targets + 1] - cumulative[targets]).tolist()
+    assert integer_softmax.cumulative(row).tolist() == cumulative.tolist()
+
+
+def test_weights_are_the_exponential():
+    difference = -np.linspace(0, 45, 100001, dtype=np.float32)
+    found = np.diff(integer_softmax.cumulative(difference).astype(np.int64)) - 1
+    exact = np.exp(difference.astype(np.float64)) * 2**26
+    assert found[0] == 2**26 and found[-1] == 0
+    # float32's resolution of the exponent, |y| 2^-24, and of the polynomial, and the floor
+    assert (np.abs(found - exact) <= exact * (np.abs(difference) + 4) * 2**-23 + 1).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows_of_logits())
+def test_lengths_are_those_of_the_softmax(logits):
+    for target in {0, logits.shape[1] // 2, logits.shape[1] - 1}:
+        *_, lengths = integer_softmax.intervals(logits, np.full(len(logits), target))
+        exact = torch.log_softmax(torch.from_numpy(logits.astype(np.float64)), -1)[:, target].numpy()
+        assert np.abs(lengths + exact / math.log(2)).max() <= 1e-5
+
+
+def test_lengths_of_a_large_vocabulary_are_those_of_the_softmax():
+    logits = (np.random.default_rng(1).standard_normal((20, 50304)) * 5).astype(np.float32)
+    logits[:5] *= 10
+    targets = np.random.default_rng(2).integers(0, 50304, 20)
+    _, frequencies, totals, lengths = integer_softmax.intervals(logits, targets)
+    exact = -torch.log_softmax(torch.from_numpy(logits.astype(np.float64)), -1).numpy()[range(20), targets]
+    assert np.abs(lengths - exact / math.log(2)).max() <= 1e-5
+    assert (np.log2(totals / frequencies) <= lengths + math.log2(1 + 50304 / 2**26) + 1e-5).all()
+
+
+def by_torch(logits, targets):
+    """What a GPU computes, here on the processor."""
+    targets = np.asarray(targets, dtype=np.int64)
+    found = integer_softmax.integers(torch.from_numpy(logits), torch.from_numpy(targets))
+    return integer_softmax.from_integers(found.numpy(), targets, logits.shape[1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows_of_logits(), st.integers(0, 2**32 - 1), st.sampled_from([1, 100, 1 << 23]))
+@example(np.array([[0.0, -0.0, 1e-45, -1e-45]], dtype=np.float32), 0, 1)
+@example(np.array([[3.4e38, -3.4e38, 0.0, 1.0]], dtype=np.float32), 1, 1)
+def test_torch_gives_the_same_bits_as_the_loop(logits, seed, elements):
+    targets = np.random.default_rng(seed).integers(0, logits.shape[1], len(logits))
+    with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
+        patch.setattr(integer_softmax, "ELEMENTS", elements)
+        assert same(by_torch(logits, targets), integer_softmax.intervals(logits, targets))
+
+
+@pytest.mark.parametrize("spread", [0.01, 5, 30])
+def test_torch_gives_the_same_bits_at_a_large_vocabulary(spread):
+    random = np.random.default_rng(6)
+    logits = (random.standard_normal((50, 50304)) * spread).astype(np.float32)
+    targets = random.integers(0, 50304, 50)
+    found = by_torch(logits, targets)
+    assert same(found, integer_softmax.intervals(logits, targets))
+    assert [a.dtype for a in found] == [np.uint64] * 3 + [np.float64]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_bits_as_the_loop():
+    random = np.random.default_rng(7)
+    logits = (random.standard_normal((600, 50304)) * 5).astype(np.float32)
+    targets = random.integers(0, 50304, 600)
+    found = integer_softmax.integers(torch.from_numpy(logits).cuda(), torch.from_numpy(targets)).cpu().numpy()
+    assert same(integer_softmax.from_integers(found, targets, 50304), integer_softmax.intervals(logits, targets))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 37, 99])
+def test_nan_and_infinity_raise(bad, place):
+    logits = np.zeros((3, 100), dtype=np.float32)
+    logits[1, place] = bad
+    with pytest.raises(FloatingPointError, match="row 1"):
+        integer_softmax.intervals(logits, [0, 1, 2])
+    with pytest.raises(FloatingPointError, match="row 1"):
+        by_torch(logits, [0, 1, 2])
+    with pytest.raises(FloatingPointError):
+        integer_softmax.cumulative(logits[1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 3000), st.integers(2, 700))
+@example(2048, 2048)
+@example(2049, 2048)
+@example(1, 2)
+def test_windows_score_each_token_once_with_half_a_context_or_all_before_it(count, context):
+    found = scoring.windows(count, context)
+    scored = [i for w in found for i in range(w.first, w.end)]
+    assert scored == list(range(1, count))
+    for window in found:
+        assert 0 <= window.begin < window.first < window.end <= window.begin + context
+        assert window.begin == 0 or window.first - window.begin >= context / 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(2, 300))
+def test_a_token_has_the_same_context_however_many_follow(count, more, context):
+    """What lets a decoder advance chunks of different lengths together."""
+
+    def begins(n):
+        return {i: w.begin for w in scoring.windows(n, context) for i in range(w.first, w.end)}
+
+    assert begins(count).items() <= begins(count + more).items()
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("tokens_at_a_time", [1, 700, 4000])
+def test_scores_do_not_depend_on_batching(neox, threads, tokens_at_a_time):
+    rng = np.random.default_rng(3)
+    sizes = (0, 1, 2, 3, 5, 100, 255, 256, 319, 320, 321, 480, 481, 1000)
+    chunks = [rng.integers(0, neox.vocabulary, n).astype(np.int32) for n in sizes]
+    together = scoring.score(neox, chunks, 1600)
+    threads(2)
+    for found, expected, ids in zip(scoring.score(neox, chunks, tokens_at_a_time), together, chunks, strict=True):
+        assert same(found, expected) and len(found.starts) == len(ids)
+
+
+class Small:
+    """A model that runs out of memory when more than `room` tokens pass at once."""
+
+    def __init__(self, model, room, error=torch.OutOfMemoryError):
+        self.model, self.room, self.error, self.sizes = model, room, error, []
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def hidden(self, ids):
+        self.sizes.append(ids.numel())
+        if ids.numel() > self.room:
+            raise self.error("out of memory")
+        return self.model.hidden(ids)
+
+
+@pytest.fixture(scope="module")
+def ragged(neox):
+    random = np.random.default_rng(8)
+    return [random.integers(0, neox.vocabulary, n).astype(np.int32) for n in (0, 1, 20, 200, 300, 320, 310, 7, 500)]
+
+
+@pytest.mark.parametrize(("count", "room"), [(1, 700), (1, 320), (2, 600)])
+def test_out_of_memory_halves_the_batch_and_goes_on(neox, ragged, threads, caplog, count, room):
+    expected = scoring.score(neox, ragged, 4000)
+    threads(count)
+    small = Small(neox, room)
+    with caplog.at_level("INFO", "bitlaw"):
+        found = scoring.score(small, ragged, 4000)
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+    assert max(small.sizes) > room and torch.get_num_threads() == count
+    assert "out of memory at 4000 tokens at a time: trying 2000" in caplog.text
+
+
+def test_a_window_that_does_not_fit_is_one_line(neox, ragged):
+    with pytest.raises(InputError, match="^cpu: one window of tokens does not fit in its memory"):
+        scoring.score(Small(neox, 100), ragged, 4000)
+
+
+def test_other_failures_of_a_device_are_not_taken_for_lack_of_memory(neox, ragged):
+    with pytest.raises(torch.AcceleratorError):
+        scoring.score(Small(neox, 700, torch.AcceleratorError), ragged, 4000)
+
+
+class Device(str):
+    """Passes for a GPU where it is asked what it is, and for the processor where tensors are made."""
+
+    type = "cuda"
+
+
+def test_scores_by_way_of_a_gpu_are_the_same(neox, ragged):
+    model = Small(neox, 10**9)
+    model.device = Device("cpu")
+    for found, expected in zip(scoring.score(model, ragged, 1000), scoring.score(neox, ragged, 1000), strict=True):
+        assert same(found, expected)
+
+
+def test_the_token_budget_of_a_gpu_is_what_fits_in_its_free_memory(neox, monkeypatch):
+    held = iter([1000, 1000 + (1 << 20)])
+    for name, result in {
+        "memory_allocated": lambda device: next(held),
+        "max_memory_allocated": lambda device: next(held),
+        "reset_peak_memory_stats": lambda device: None,
+        "mem_get_info": lambda device: (10 << 20, 80 << 20),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, result)
+    assert gpu_memory.tokens_at_a_time(neox, 300) == 7 * 300  # 70 % of 10 MiB, at 1 MiB a window
+
+
+@pytest.mark.parametrize(("fixture", "tolerance"), [("neox_folder", 2e-4), ("gpt2_folder", 2e-4)])
+def test_scores_are_those_of_the_windows_through_the_model(fixture, tolerance, request):
+    model = checkpoint.load(request.getfixturevalue(fixture))
+    ids = np.random.default_rng(4).integers(0, model.vocabulary, 2 * model.context + 7).astype(np.int32)
+    (scores,) = scoring.score(model, [ids], 1)
+    first = scores.starts[0], scores.frequencies[0], scores.totals[0], scores.lengths[0]
+    assert first == (ids[0], 1, model.vocabulary, math.log2(model.vocabulary))
+    half = model.context // 2
+    for i in (1, half, model.context - 1, model.context, model.context + 1, model.context + half, len(ids) - 1):
+        begin = 0 if i < model.context else (i - model.context) // half * half + half
+        logits = model.head(model.hidden(torch.from_numpy(ids[None, begin:i].astype(np.int64)))[0])[-1].double()
+        expected = -torch.log_softmax(logits, -1)[ids[i]].item() / math.log(2)
+        assert scores.lengths[i] == pytest.approx(expected, abs=tolerance)

@@ -1,0 +1,266 @@
+"""The pipeline as a person runs it: job counts by dry run, the README's example from end to end, kills and reruns."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from repository import SNAKEMAKE, jobs, run
+
+MODELS = ["ladder-64k", "ladder-141k", "ladder-331k"]
+STEPS = [75, 300, 1200]
+NOMINAL = {"pythia-70m": 70e6, "pythia-160m": 160e6, "pythia-410m": 410e6, "pythia-1b": 1e9, "pythia-1.4b": 1.4e9}
+ONE = "results/mine/cells/prose/ladder-141k/step300.json"
+
+
+def test_the_embedded_study_has_exactly_these_jobs(clone):
+    assert jobs(run(clone, "-n").stdout) == {
+        "fetch": 4,
+        "shard": 4,
+        "tokenize": 4,
+        "compress": 100,
+        "table": 1,
+        "classical": 4,
+        "bits": 1,
+        "context": 1,
+        "bit_figures": 1,
+        "page": 1,
+        "fit": 4,
+        "figure": 1,
+        "pictures": 2,
+        "all": 1,
+    }
+
+
+def test_one_cell_by_its_path_needs_exactly_its_chain(clone):
+    path = "results/embedded/cells/image/ladder-331k/step600.json"
+    assert jobs(run(clone, "-n", path).stdout) == {"fetch": 1, "shard": 1, "tokenize": 1, "compress": 1}
+
+
+def test_the_ladder_is_trained_by_its_own_target(clone):
+    assert jobs(run(clone, "-n", "ladder").stdout) == {
+        "fetch": 1,
+        "ladder_tokenizer": 1,
+        "ladder_model": 5,
+        "ladder": 1,
+    }
+
+
+def test_the_published_study_compresses_nothing(clone):
+    ran = run(clone, "-n", "--configfile", "workflow/studies/published.yaml")
+    assert jobs(ran.stdout) == {"fetch": 1, "table": 1, "fit": 3, "figure": 1, "pictures": 1, "page": 1, "all": 1}
+
+
+def test_published_cells_from_a_local_file_become_tables_and_a_law(clone):
+    """As a person without a network does it, with a few invented cells in the authors' format."""
+    rows = ["model,checkpoint,dataset,compression_ratio,compression_std,chunks_processed,eval_time_minutes,timestamp"]
+    for model, size in NOMINAL.items():
+        for step in (1000, 8000, 32000, 128000, 143000):
+            rows.append(f"{model},step{step},enwik8,{0.1 + 60 * size**-0.38 + 14 * step**-0.75:.6f},0.04,2048,1.2,0")
+    (clone / "cells.csv").write_text("\n".join(rows) + "\n")
+    (clone / "local.yaml").write_text(
+        f"sources: {{published-cells: {{places: [{{url: 'file://{clone}/cells.csv'}}]}}}}"
+    )
+    targets = ["results/published/laws/text.json", "results/published/tables/text_published.md"]
+    ran = run(clone, *targets, "--configfile", "workflow/studies/published.yaml", "local.yaml")
+    assert ran.returncode == 0, ran.stderr
+    law = json.loads((clone / targets[0]).read_text())
+    assert set(law) == {"published"} and law["published"]["bootstrap"]["kind"] == "cells"
+    nominal = law["published"]["sensitivity"]["nominal"]["coefficients"]
+    assert nominal["alpha"]["value"] == pytest.approx(0.38, abs=0.01)
+    assert "| pythia-70m | 70,426,624 |" in (clone / targets[1]).read_text()
+
+
+def test_the_smollm2_study_converts_its_model_once_and_asks_for_no_law(clone):
+    chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
+    study = ("--configfile", "workflow/studies/smollm2.yaml")
+    single = {"table": 1, "classical": 1, "context": 1, "bits": 1, "bit_figures": 1}
+    assert jobs(run(clone, "-n", *study).stdout) == chain | single | {"all": 1}
+    cell = "results/smollm2/cells/text/smollm2-135m/step2000000.json"
+    assert jobs(run(clone, "-n", cell, *study).stdout) == chain
+
+
+def test_a_wrong_config_is_one_clear_line_and_nothing_runs(clone):
+    ran = run(clone, "-n", "--config", "chunkz=3")
+    assert ran.returncode != 0
+    assert "config: (top level): unknown key 'chunkz'; allowed: cells_from, chunk_bytes," in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(clone):
+    """The README's example: killed without warning while cells are at work, then run again to the end."""
+    process = subprocess.Popen(
+        [SNAKEMAKE, "--cores", "8", "--configfile", "mine.yaml"],
+        cwd=clone,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(clone.glob("results/mine/cells/prose/*/*.json")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in clone.glob("results/mine/cells/prose/*/*.json")}
+    for path in done:
+        json.loads(path.read_text())
+        pq.read_table(path.with_suffix(".parquet"))
+    unlock = subprocess.run([sys.executable, "workflow/unlock.py"], cwd=clone, capture_output=True, text=True)
+    assert unlock.returncode == 0, unlock.stderr
+    assert "cleared the lock" in unlock.stdout
+    ran = run(clone, "--configfile", "mine.yaml", "--rerun-incomplete")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (clone / "said.txt").write_text(ran.stdout + ran.stderr)
+    return clone
+
+
+def test_a_run_says_how_many_cells_are_done_and_ends_with_what_was_found(finished):
+    said = (finished / "said.txt").read_text()
+    counted = [tuple(map(int, found)) for found in re.findall(r"^cell (\d+) of (\d+) done, (\d+) to do", said, re.M)]
+    total = counted[0][1]  # the killed run may have made some of the nine
+    assert 1 <= total <= 9 and counted[-1] == (total, total, 0)
+    assert all(done + to_do == total for done, _, to_do in counted)
+    figure, page, found = re.findall(r"^(?:figure|page|found): .*$", said, re.M)
+    assert (finished / figure.split()[1]).exists() and (finished / page.split()[1]).exists()
+    assert found.startswith("found:  Best ratio with every bit counted: prose 0.")
+
+
+def test_a_killed_run_is_finished_by_the_next_one(finished):
+    cells = pd.read_csv(finished / "results/mine/tables/cells.csv")
+    assert list(zip(cells["model"], cells["step"], strict=True)) == [(m, s) for m in MODELS for s in STEPS]
+    for kind in ("svg", "pdf", "png"):
+        assert (finished / f"results/mine/figures/scaling.{kind}").stat().st_size > 5000
+    assert set(json.loads((finished / "results/mine/laws/prose.json").read_text())) == {"lossless", "published"}
+    assert not list(finished.glob("results/mine/**/.*.tmp"))
+
+
+def test_the_table_adds_up_and_says_what_the_cells_say(finished):
+    cells = pd.read_csv(finished / "results/mine/tables/cells.csv")
+    terms = cells.filter(like="audit_").sum(axis=1)
+    np.testing.assert_allclose(cells["cr_published"] + terms, cells["cr_lossless"], rtol=0, atol=1e-12)
+    about = json.loads((finished / ONE).read_text())
+    row = cells[(cells["model"] == "ladder-141k") & (cells["step"] == 300)].iloc[0]
+    assert row["cr_lossless"] == pytest.approx(about["cr_lossless"], abs=1e-12)
+    assert about["stream_bits"] / (4 * 2048 * 8) == pytest.approx(about["cr_lossless"], abs=1e-12)
+    assert about["decode_check"]["passed"] and about["decode_check"]["chunks"] == 1
+    grid = (finished / "results/mine/tables/prose_lossless.md").read_text()
+    assert f"{about['cr_lossless']:.3f}" in grid
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    ran = run(finished, "--configfile", "mine.yaml")
+    assert "Nothing to be done" in ran.stdout + ran.stderr
+
+
+def test_a_touched_module_reruns_nothing_and_an_edited_one_reruns_the_cells(finished):
+    module = finished / "workflow/bitlaw/coder.py"
+    os.utime(module)
+    ran = run(finished, "-n", "--configfile", "mine.yaml")
+    assert "Nothing to be done" in ran.stdout + ran.stderr
+    before = module.read_text()
+    try:
+        module.write_text(before + "\n# another thought\n")
+        assert jobs(run(finished, "-n", "--configfile", "mine.yaml").stdout)["compress"] == 9
+    finally:
+        module.write_text(before)
+
+
+def test_a_removed_cell_is_made_again_alone_and_comes_out_the_same(finished):
+    kept = json.loads((finished / ONE).read_text())
+    (finished / ONE).unlink()
+    ran = run(finished, ONE, "--configfile", "mine.yaml")
+    assert ran.returncode == 0, ran.stderr
+    assert jobs(ran.stdout + ran.stderr) == {"compress": 1}
+    assert "cell 1 of 1 done, 0 to do" in ran.stderr and "found:" not in ran.stderr
+    again = json.loads((finished / ONE).read_text())
+    assert again["stream_sha256"] == kept["stream_sha256"]
+
+
+def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(finished):
+    (finished / ONE).unlink()
+    log = finished / "results/mine/logs/cells/prose/ladder-141k/step300.log"
+    log.unlink()
+    command = [SNAKEMAKE, "--cores", "8", ONE, "--configfile", "mine.yaml"]
+    process = subprocess.Popen(command, cwd=finished, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not log.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to every process of the terminal
+    assert process.wait(timeout=120) != 0
+    assert not list((finished / ONE).parent.glob(".*"))
+    if (finished / ONE).exists():  # a library that is being loaded may swallow the signal; then the job ends by itself
+        json.loads((finished / ONE).read_text())
+    again = run(finished, ONE, "--configfile", "mine.yaml", "--rerun-incomplete")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((finished / ONE).read_text())["decode_check"]["passed"]
+
+
+def test_a_failed_job_says_why_in_its_log_and_leaves_no_result(finished):
+    weights = finished / "data/ladder/ladder-141k/step300/model.safetensors"
+    good = weights.read_bytes()
+    (finished / ONE).unlink()
+    try:
+        weights.write_bytes(b"not weights")
+        ran = run(finished, ONE, "--configfile", "mine.yaml")
+    finally:
+        weights.write_bytes(good)
+    assert ran.returncode != 0
+    assert not (finished / ONE).exists()
+    log = (finished / "results/mine/logs/cells/prose/ladder-141k/step300.log").read_text()
+    assert "model.safetensors: not a safetensors file; fetch it again" in log
+    assert "Traceback" in log
+    assert f"failed: {ONE}\n" in ran.stderr and "fetch it again" in ran.stderr.split("failed: ")[1]
+    retry = shlex.split(re.search(r"^retry: (.*)$", ran.stderr, re.M)[1])
+    assert retry[1:] == [ONE, "--cores", "8", "--configfile", "mine.yaml"]
+    assert subprocess.run(retry, cwd=finished, capture_output=True, timeout=600).returncode == 0
+    assert (finished / ONE).exists()
+
+
+def test_unlock_refuses_while_a_run_is_alive(finished):
+    """Stand in for a run by a process whose name is snakemake and whose folder is this one."""
+    fake = finished / "bin" / "snakemake"
+    fake.parent.mkdir(exist_ok=True)
+    fake.write_text("import time\ntime.sleep(60)\n")
+    lock = finished / ".snakemake" / "locks" / "0.input.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("x\n")
+    process = subprocess.Popen([sys.executable, str(fake)], cwd=finished)
+    try:
+        time.sleep(0.5)
+        ran = subprocess.run([sys.executable, "workflow/unlock.py"], cwd=finished, capture_output=True, text=True)
+        assert ran.returncode != 0
+        assert str(process.pid) in ran.stderr
+        assert lock.exists()
+    finally:
+        process.kill()
+        process.wait()
+        lock.unlink()
+
+
+@pytest.mark.slow
+def test_a_decoder_that_is_started_anew_does_not_run_the_job_again(clone, tmp_path):
+    """As on a GPU, where the decoder reads the job's script, too."""
+    folder = shutil.copytree(clone, tmp_path / "clone")
+    library = folder / "workflow/bitlaw/cell.py"
+    text = library.read_text()
+    assert '{"cpu": "fork"' in text
+    library.write_text(text.replace('{"cpu": "fork"', '{"cpu": "spawn"'))
+    environment = os.environ | {"PYTHONPATH": str(folder / "workflow")}
+    ran = run(folder, ONE, "--configfile", "mine.yaml", env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert (ran.stdout + ran.stderr).count("coding invariant") == 1
+    assert json.loads((folder / ONE).read_text())["decode_check"]["passed"]

@@ -1,0 +1,75 @@
+"""Tables of where the bits go: the audit, the real stream against its ideal size, classical compressors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from bitlaw.compression.accounting import TERMS
+
+LABELS = ["modality", "model", "step", "params_total"]
+COLUMNS = (
+    *("chunk", "bytes", "tokens"),
+    *("bits_by_position", "bits_first_token", "bits_top_bits", "bits_stream"),
+)  # of a cell's parquet file
+
+
+def audit(cells):
+    """The audit alone, a row a cell of the table `cells`: LABELS, published, TERMS in order, lossless.
+
+    published + TERMS = lossless to float64 rounding; NaN where `published` keeps no chunk.
+    """
+    renamed = cells.rename(columns={"cr_published": "published", "cr_lossless": "lossless"})
+    return renamed[[*LABELS, "published", *TERMS, "lossless"]]
+
+
+def codec(paths):
+    """What lossless costs, a row a cell, from json files and the parquet files beside them.
+
+    stream_bits: the whole stream as written, header and all. ideal_bits: what a coder of no loss would need for the
+    integer frequencies, the first tokens and the top bits. lockstep_bits, one_shot_bits: coded strings of the verified
+    chunks, made by steps and in one pass. Ratios are of chunks.
+    """
+    rows = []
+    for path in map(Path, paths):
+        about = json.loads(path.read_text())
+        chunks = pq.read_table(path.with_suffix(".parquet"), columns=list(COLUMNS)).to_pandas()
+        ideal = chunks["bits_by_position"].map(np.sum) + chunks["bits_first_token"] + chunks["bits_top_bits"]
+        ratio = (chunks["bits_stream"] / (8 * chunks["bytes"])).to_numpy()
+        check = about["decode_check"]
+        rows.append(
+            {name: about[name] for name in (*LABELS, "mode", "chunks", "stream_bits")}
+            | {
+                "ideal_bits": ideal.sum(),
+                "lockstep_bits": 8 * check["lockstep_bytes"],
+                "one_shot_bits": 8 * check["one_shot_bytes"],
+                "overhead_bits_per_token": (about["stream_bits"] - ideal.sum()) / chunks["tokens"].sum(),
+                "decode_check": "passed" if check["passed"] else "failed",
+                "chunks_decoded": check["chunks"],
+                "ratio_min": ratio.min(),
+                "ratio_median": np.median(ratio),
+                "ratio_p95": np.percentile(ratio, 95),
+                "ratio_max": ratio.max(),
+                "worst_chunk": int(chunks["chunk"].iloc[ratio.argmax()]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def beside_models(classical, cells, modality):
+    """Markdown: classical compressors and each model's last step, best per-chunk ratio first.
+
+    classical: rows of `classical.measure` as a DataFrame; cells: the table of cells.
+    """
+    tools = classical[classical["modality"] == modality]
+    ratios = tools.pivot(index="compressor", columns="scope", values="ratio")
+    rows = [(name, "", row["chunk"], f"{row['whole']:.3f}") for name, row in ratios.iterrows()]
+    own = cells[cells["modality"] == modality].sort_values("step").groupby("model", sort=False).tail(1)
+    rows += [
+        (f"{c.model}, step {c.step:,}", f"{c.params_total:,}", c.cr_lossless, "") for c in own.itertuples(index=False)
+    ]
+    lines = [f"| {modality}, lossless | parameters | chunk by chunk | all chunks at once |", "|---|---:|---:|---:|"]
+    lines += [f"| {a} | {b} | {c:.3f} | {d} |" for a, b, c, d in sorted(rows, key=lambda row: row[2])]
+    return "\n".join(lines) + "\n"

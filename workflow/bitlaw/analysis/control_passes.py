@@ -1,0 +1,102 @@
+"""Control passes: the same model on chunks whose bytes are shuffled, and on halves of chunks after other halves.
+
+shuffled: each chunk's bytes in an order drawn by seed: its histogram stays, its structure goes.
+after_other: the second half of every chunk after nothing, after the first half of another chunk and after its own
+first half (passes after_none, after_other, after_own). The halves are tokenised by themselves, which forces a token
+boundary at the join, and only the second half's tokens are counted, its first one as that of a chunk (log2 V): so the
+three differ in nothing but what precedes.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from bitlaw import InputError
+from bitlaw.compression import accounting, scoring, top_bits
+from bitlaw.data import seven_bit, shards, tokens
+from bitlaw.models import checkpoint
+from bitlaw.runtime import gpu, gpu_memory
+from bitlaw.runtime.atomic import replacing
+
+KINDS = ("shuffled", "after_other")
+SEED = 0  # of the shuffling
+THREADS = 2
+KEPT = (
+    *("chunk", "bytes", "tokens", "bits_first_token", "bits_top_bits"),
+    *("bits_by_position", "bytes_by_position", "tokens_by_position"),
+)  # what `accounting.chunk_row` says of a pass that is scored and not coded
+
+
+def shuffled(chunks, seed=SEED):
+    """Every chunk (bytes) with its bytes in another order, its own for each."""
+    return [
+        np.random.default_rng([seed, number]).permutation(np.frombuffer(chunk, dtype=np.uint8)).tobytes()
+        for number, chunk in enumerate(chunks)
+    ]
+
+
+def other(number, count):
+    """Which chunk's first half comes before the second half of chunk `number`: the one half the set away."""
+    return (number + count // 2) % count
+
+
+def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
+    """Rows of the passes of `kind` over `chunks` (bytes): dicts with `pass` and KEPT; InputError as of `run`."""
+
+    def ids_of(parts):
+        ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(part) for part in parts])
+        if (largest := max(int(i.max()) for i in ids)) >= model.vocabulary:
+            raise InputError(f"token {largest}, but the model knows {model.vocabulary}: give it its own tokenizer")
+        return ids
+
+    def scored(name, parts, ids, before=None):
+        before = before or [ids[0][:0]] * len(ids)
+        whole = [np.concatenate(pair) for pair in zip(before, ids, strict=True)]
+        rows = []
+        for number, found in enumerate(scoring.score(model, whole, tokens_at_a_time, name)):
+            own = scoring.Scores(*(array[len(before[number]) :] for array in found))
+            for array, value in zip(own, scoring.first_token(ids[number][0], model.vocabulary), strict=True):
+                array[0] = value
+            _, frequencies, totals = top_bits.intervals(seven_bit.top_bits(parts[number]))
+            plane_bits = float(np.sum(np.log2(totals / frequencies)))
+            token_bytes = tokens.lengths(spelling, ids[number])
+            row = accounting.chunk_row(number, len(parts[number]), token_bytes, own, 0, 0.0, plane_bits, "fp32")
+            rows.append({"pass": name} | {column: row[column] for column in KEPT})
+        return rows
+
+    if kind == "shuffled":
+        mixed = shuffled(chunks)
+        return scored("shuffled", mixed, ids_of(mixed))
+    middle = len(chunks[0]) // 2
+    first, second = ids_of([c[:middle] for c in chunks]), [c[middle:] for c in chunks]
+    ids = ids_of(second)
+    others = [first[other(number, len(chunks))] for number in range(len(chunks))]
+    return [
+        *scored("after_none", second, ids),
+        *scored("after_other", second, ids, others),
+        *scored("after_own", second, ids, first),
+    ]
+
+
+def run(kind, folder, tokenizer, shard_folder, out, *, precision, device, tokens_at_a_time):
+    """Score the chunks of `shard_folder` by the control `kind` with the checkpoint in `folder`; write parquet `out`.
+
+    A row a chunk and pass; the schema's metadata holds provenance. A GPU is used as by `cell.compress`. Raises
+    InputError when model and tokenizer do not belong together, and DeviceError when the device fails.
+    """
+    torch.set_num_threads(THREADS)
+    chunks = [bytes(row) for row in shards.read(shard_folder)]
+    opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
+    with gpu.lease(device), gpu.failures(device):
+        model = checkpoint.load(folder, precision, device)
+        if device == "cuda":
+            tokens_at_a_time = gpu_memory.tokens_at_a_time(model, model.context)
+        rows = score(kind, model, opened, spelling, chunks, tokens_at_a_time)
+    about = checkpoint.describe(folder) | {"tokenizer_sha256": tokenizer_sha256, "precision": precision, "seed": SEED}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"bitlaw": json.dumps(about)})
+    with replacing(Path(out)) as temporary:
+        pq.write_table(table, temporary)

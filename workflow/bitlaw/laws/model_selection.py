@@ -1,0 +1,175 @@
+"""Which form of law holds: every form on the same cells, left-out cells, held-out corners, lack of fit, robustness."""
+
+import numpy as np
+import scipy.stats
+from scipy.optimize import linprog
+
+from bitlaw import InputError
+from bitlaw.laws import fitting, forms, profile_intervals
+from bitlaw.laws.bootstrap import over_cells, over_chunks, start_at
+
+DELTAS = (1e-4, 1e-3, 1e-2)
+KINDS = ("total", "nonembedding", "nominal")
+
+
+def assess(table, column, chunks=None, kind="total", warmup=None):
+    """Everything that `results/<study>/laws/<modality>.json` says of one protocol: `fitting.fit` and how well it holds.
+
+    table: DataFrame of one modality, a row a cell: step, params_<kind>, and `column`, the ratio. chunks: float
+    `[cells, chunks]` in the table's order, or None when only the means are known. kind: total, nonembedding or
+    nominal. warmup: see `sensitivity`. Added to the law: `compare`'s keys, "lack_of_fit", "robust", "sensitivity",
+    "bootstrap" (see `resampling`), "samples" (its draws), "profile_curve".
+    """
+    if f"params_{kind}" not in table or table[f"params_{kind}"].isna().any():
+        raise InputError(f"law: not every model has a {kind} count of parameters; give it or choose another `params`")
+    params, steps, ratio = table[f"params_{kind}"], table["step"], table[column]
+    law = fitting.fit(params, steps, ratio, params_kind=kind)
+    law |= compare(params, steps, ratio)
+    law |= {"lack_of_fit": lack_of_fit(law), "robust": robust(params, steps, ratio)}
+    law["sensitivity"] = sensitivity(table, column, kind, warmup)
+    bootstrap = over_cells(law) if chunks is None else over_chunks(law, chunks)
+    law["samples"] = bootstrap.pop("samples")
+    law["bootstrap"] = bootstrap
+    law["profile_curve"] = profile_intervals.profile_curve(law)
+    return law
+
+
+def compare(params, steps, ratio):
+    """{form: law and its leave-one-out error}, the winner, and the hold-outs; JSON-ready.
+
+    Keys: "forms": {form: {coefficients, objective, rmse, r2, aicc, share_agreeing, bounds_hit, profile, loo_rmse}};
+    "winner": the form of least AICc; "holdouts": {name: {params, steps, observed, predicted: {form: [ratio]}, rmse:
+    {form}}} for the largest model, the last step, and the far corner (the two largest models at the two last steps),
+    those that leave enough cells to fit.
+    """
+    params, steps, ratio = (np.asarray(column, dtype=np.float64) for column in (params, steps, ratio))
+    found, fitted = {}, {}
+    for form in forms.EQUATIONS:
+        if len(ratio) <= len(forms.centred(form)) + 1:
+            continue
+        law = fitted[form] = fitting.fit(params, steps, ratio, form=form)
+        kept = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing", "bounds_hit", "profile")
+        found[form] = {key: law[key] for key in kept} | {"loo_rmse": leave_one_out(law)}
+    ranked = [form for form in found if found[form]["aicc"] is not None]
+    winner = min(ranked, key=lambda form: found[form]["aicc"]) if ranked else None
+    return {"forms": found, "winner": winner, "holdouts": _holdouts(params, steps, ratio, list(found))}
+
+
+def leave_one_out(law):
+    """Root mean square error of each cell predicted by the law fitted to all others."""
+    params, steps, ratio = (np.array(law[key]) for key in ("params", "steps", "ratio"))
+    x, y = np.log(params / law["P0"]), np.log(steps / law["S0"])
+    errors = []
+    for i in range(len(ratio)):
+        rest = np.arange(len(ratio)) != i
+        found = forms.polish(
+            law["form"], x[rest], y[rest], ratio[rest], start_at(law, ratio[rest]), tolerance=forms.REFIT
+        )
+        predicted, _ = forms.values(law["form"], found.params.valuesdict(), x[i : i + 1], y[i : i + 1])
+        errors.append(float(predicted[0] - ratio[i]))
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def _holdouts(params, steps, ratio, names):
+    sizes, times = np.unique(params), np.unique(steps)
+    corners = {
+        "largest model": params == sizes[-1],
+        "last step": steps == times[-1],
+        "far corner": np.isin(params, sizes[-2:]) & np.isin(steps, times[-2:]),
+    }
+    out = {}
+    for name, held in corners.items():
+        if len(np.unique(params[~held])) < 3 or len(np.unique(steps[~held])) < 3:
+            continue  # a constant and a power need three: there is no such hold-out
+        kept = {form for form in names if (~held).sum() > len(forms.centred(form))}
+        predicted = {form: _extrapolated(form, params, steps, ratio, held) for form in names if form in kept}
+        out[name] = {
+            "params": params[held].tolist(),
+            "steps": steps[held].tolist(),
+            "observed": ratio[held].tolist(),
+            "predicted": {form: values.tolist() for form, values in predicted.items()},
+            "rmse": {form: float(np.sqrt(np.mean((v - ratio[held]) ** 2))) for form, v in predicted.items()},
+        }
+    return out
+
+
+def _extrapolated(form, params, steps, ratio, held):
+    """Ratios of the held cells by `form`, fitted to the others."""
+    x, y = (np.log(at) - np.log(at).mean() for at in (params, steps))
+    found = forms.estimate(form, x[~held], y[~held], ratio[~held]).result.params.valuesdict()
+    return forms.values(form, found, x[held], y[held])[0]
+
+
+def lack_of_fit(law):
+    """The law against f(P) + g(S) with any functions f and g: what no additive law can do better than.
+
+    {rmse, smallest_error, p_law, p_additive}: rmse of the best f + g by least squares; smallest_error, the least
+    possible largest error of any f + g (minimax, by linear programming): where the data are known better than that,
+    no additive law holds; p_law, of the F test of the law against the best f + g; p_additive, of Tukey's test (1949)
+    of f + g against f + g + k f g, one degree of freedom. p is null without degrees of freedom.
+    """
+    params, steps, ratio = (np.array(law[key]) for key in ("params", "steps", "ratio"))
+    sizes, times = (np.column_stack([at == value for value in np.unique(at)]).astype(float) for at in (params, steps))
+    design = np.column_stack([sizes, times[:, 1:]])
+    coefficients = np.linalg.lstsq(design, ratio, rcond=None)[0]
+    residuals = ratio - design @ coefficients
+    left, free = float(residuals @ residuals), len(ratio) - int(np.linalg.matrix_rank(design))
+    more = design.shape[1] - len(law["coefficients"])
+    exact = left <= forms.FLOOR * float(ratio @ ratio)
+    p_law = p_additive = None
+    if free > 0 and more > 0 and not exact:
+        squares = float(np.sum(np.square(law["residuals"])))
+        p_law = float(scipy.stats.f.sf(max(squares - left, 0.0) / more / (left / free), more, free))
+    if free > 1 and not exact:
+        by_size = sizes @ coefficients[: sizes.shape[1]]
+        by_time = times[:, 1:] @ coefficients[sizes.shape[1] :]
+        product = (by_size - by_size.mean()) * (by_time - by_time.mean())
+        product -= design @ np.linalg.lstsq(design, product, rcond=None)[0]
+        if (norm := float(product @ product)) > 0:
+            gain = float(product @ residuals) ** 2 / norm
+            p_additive = float(scipy.stats.f.sf(gain / ((left - gain) / (free - 1)), 1, free - 1))
+    one = np.ones((len(ratio), 1))
+    bounds = [(None, None)] * design.shape[1] + [(0, None)]
+    program = linprog(
+        [0.0] * design.shape[1] + [1.0],
+        A_ub=np.block([[design, -one], [-design, -one]]),
+        b_ub=np.concatenate([ratio, -ratio]),
+        bounds=bounds,
+    )
+    rmse = float(np.sqrt(left / len(ratio)))
+    return {"rmse": rmse, "smallest_error": float(program.fun), "p_law": p_law, "p_additive": p_additive}
+
+
+def robust(params, steps, ratio):
+    """The additive law by Huber's loss on logarithms (Hoffmann et al. 2022) at several delta: [{delta, ...}]."""
+    out = []
+    for delta in DELTAS:
+        law = fitting.fit(params, steps, ratio, loss="huber", delta=delta, log=True)
+        values = {name: entry["value"] for name, entry in law["coefficients"].items()}
+        out.append({"delta": delta, "objective": law["objective"], "share_agreeing": law["share_agreeing"],
+                    "bounds_hit": law["bounds_hit"], "coefficients": values})  # fmt: skip
+    return out
+
+
+def sensitivity(table, column, kind="total", warmup=None):
+    """The additive law with other counts of parameters, and without steps inside warm-up: {name: {values, rmse, n}}.
+
+    table: DataFrame of one modality with params_total, params_nonembedding, params_nominal (each optional), step and
+    `column`, the ratio. `warmup`: the steps of learning-rate warm-up, None when not known.
+    """
+    cases = {kind: table for kind in KINDS if f"params_{kind}" in table and table[f"params_{kind}"].notna().all()}
+    out = {}
+    for name, part in cases.items():
+        out[name] = _brief(part[f"params_{name}"], part["step"], part[column])
+    if warmup is not None and (table["step"] <= warmup).any():
+        part = table[table["step"] > warmup]
+        try:
+            out["after warm-up"] = _brief(part[f"params_{kind}"], part["step"], part[column])
+        except InputError as error:
+            out["after warm-up"] = {"reason": str(error)}
+    return out
+
+
+def _brief(params, steps, ratio):
+    law = fitting.fit(params, steps, ratio)
+    return {key: law[key] for key in ("n", "coefficients", "profile", "rmse", "verdict", "bounds_hit")}
