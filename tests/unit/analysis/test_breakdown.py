@@ -110,7 +110,7 @@ def test_the_waterfall_shows_every_term_of_the_largest_models_last_step(cells, t
     audit.waterfall(table, out)
     seen = words(out["svg"])
     row = table[(table["modality"] == "text") & (table["model"] == "b") & (table["step"] == 100)].iloc[0]
-    null = audit[(audit["modality"] == "random") & (audit["model"] == "b") & (audit["step"] == 100)].iloc[0]
+    null = table[(table["modality"] == "random") & (table["model"] == "b") & (table["step"] == 100)].iloc[0]
     assert {f"{row['published']:.3f}", f"{row['lossless']:.3f}", f"{null['lossless']:.3f}"} <= set(seen)
     assert f"{null['published']:.3f} random bytes" in seen and f"{null['audit_top_bits']:+.3f}" in seen
     assert {"text", "b, step 100", "top bits", "raw bytes"} <= set(seen)
