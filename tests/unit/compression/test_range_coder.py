@@ -91,7 +91,7 @@ def test_the_code_is_a_number_inside_the_exact_final_interval(symbols):
 @pytest.mark.parametrize("count", [20, 60, 300])
 def test_a_carry_runs_through_bytes_of_255(count):
     # the symbols of exactly one half: their interval begins just below it, at 7F FF FF ...
-    table = np.array([[0, 1, 2, 3]])
+    table = np.array([[1, 1, 1]])
     symbols = [(int(s), 1, 3) for s in range_coder.decode(b"\x80", table, [0] * count)]
     low, _, bits = exact(symbols)
     run = count * 3 // 2 // 8 - 2
@@ -104,7 +104,7 @@ def test_a_carry_runs_through_bytes_of_255(count):
 
 def test_nothing_is_coded_as_nothing():
     assert range_coder.encode([], [], []) == b""
-    assert range_coder.decode(b"", np.array([[0, 1, 2]]), []).tolist() == []
+    assert range_coder.decode(b"", np.array([[1, 1]]), []).tolist() == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,7 +117,7 @@ def test_trailing_zeros_are_stripped_and_do_not_matter(symbols, zeros):
 
 def test_a_stream_of_first_symbols_is_empty():
     assert range_coder.encode([0] * 9, [1] * 9, [1000] * 9) == b""
-    assert range_coder.decode(b"", np.array([[0, 1, 1000]]), [0] * 9).tolist() == [0] * 9
+    assert range_coder.decode(b"", np.array([[1, 999]]), [0] * 9).tolist() == [0] * 9
 
 
 @pytest.mark.parametrize(
@@ -148,19 +148,19 @@ def test_arrays_of_different_lengths_are_refused():
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_symbols_come_back_under_tables(data):
-    count = data.draw(st.integers(2, 40))
+    count = data.draw(st.integers(2, 40) | st.integers(250, 600))
     weights = st.lists(st.integers(1, 1 << 40), min_size=count, max_size=count)
-    tables = np.array([[0, *np.cumsum(data.draw(weights))] for _ in range(3)], dtype=np.uint64)
+    tables = np.array([data.draw(weights) for _ in range(3)], dtype=np.uint64)
     rows = np.array(data.draw(st.lists(st.integers(0, 2), max_size=50)), dtype=int)
     symbols = np.array([data.draw(st.integers(0, count - 1)) for _ in rows], dtype=int)
-    starts = tables[rows, symbols]
-    coded = range_coder.encode(starts, tables[rows, symbols + 1] - starts, tables[rows, -1])
+    starts = np.array([tables[row, :symbol].sum() for row, symbol in zip(rows, symbols, strict=True)])
+    coded = range_coder.encode(starts, tables[rows, symbols], tables[rows].sum(axis=1))
     assert range_coder.decode(coded, tables, rows).tolist() == symbols.tolist()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=40), st.lists(st.integers(1, 1 << 40), min_size=1, max_size=20))
 def test_any_bytes_decode_to_symbols_of_the_table(garbage, weights):
-    table = np.array([[0, *np.cumsum(weights)]], dtype=np.uint64)
+    table = np.array([weights], dtype=np.uint64)
     found = range_coder.decode(garbage, table, [0] * 30)
     assert ((found >= 0) & (found < len(weights))).all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from bitlaw import InputError
-from bitlaw.compression import integer_softmax, scoring
+from bitlaw.compression import integer_softmax, integer_softmax_torch, scoring
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu_memory
 
@@ -30,6 +30,12 @@ def documented_weights(row):
     return (np.trunc(p * F32(2**24)).astype(np.int64) << 14) >> -k >> 12
 
 
+def frequencies_of(row):
+    """(frequencies, total) as a decoder computes them."""
+    out = np.empty(len(row), dtype=np.uint64)
+    return out, integer_softmax.frequencies(row, out)
+
+
 def rows_of_logits(spread=40.0):
     shapes = st.tuples(st.integers(1, 4), st.integers(1, 70))
     return arrays.arrays(np.float32, shapes, elements=st.floats(-spread, spread, width=32))
@@ -45,8 +51,9 @@ def test_intervals_are_as_documented_and_as_the_decoder_sees_them(logits, seed):
     with np.errstate(over="ignore"):
         starts, frequencies, totals, _ = integer_softmax.intervals(logits, targets)
         for i, target in enumerate(targets):
-            cumulative = integer_softmax.cumulative(logits[i])
-            assert cumulative.tolist() == [0, *np.cumsum(documented_weights(logits[i]) + 1)]
+            all_of_them, total = frequencies_of(logits[i])
+            assert all_of_them.tolist() == (documented_weights(logits[i]) + 1).tolist() and total == all_of_them.sum()
+            cumulative = np.cumsum([0, *all_of_them], dtype=np.uint64)
             assert (starts[i], starts[i] + frequencies[i]) == (cumulative[target], cumulative[target + 1])
             assert totals[i] == cumulative[-1]
 
@@ -59,12 +66,12 @@ def test_a_large_row_is_as_documented_for_every_kind_of_target(size):
     cumulative = np.cumsum([0, *(documented_weights(row) + 1)])
     assert starts.tolist() == cumulative[targets].tolist() and set(totals.tolist()) == {cumulative[-1]}
     assert frequencies.tolist() == (cumulative[targets + 1] - cumulative[targets]).tolist()
-    assert integer_softmax.cumulative(row).tolist() == cumulative.tolist()
+    assert np.cumsum(frequencies_of(row)[0]).tolist() == cumulative[1:].tolist()
 
 
 def test_weights_are_the_exponential():
     difference = -np.linspace(0, 45, 100001, dtype=np.float32)
-    found = np.diff(integer_softmax.cumulative(difference).astype(np.int64)) - 1
+    found = frequencies_of(difference)[0].astype(np.int64) - 1
     exact = np.exp(difference.astype(np.float64)) * 2**26
     assert found[0] == 2**26 and found[-1] == 0
     # float32's resolution of the exponent, |y| 2^-24, and of the polynomial, and the floor
@@ -93,8 +100,8 @@ def test_lengths_of_a_large_vocabulary_are_those_of_the_softmax():
 def by_torch(logits, targets):
     """What a GPU computes, here on the processor."""
     targets = np.asarray(targets, dtype=np.int64)
-    found = integer_softmax.integers(torch.from_numpy(logits), torch.from_numpy(targets))
-    return integer_softmax.from_integers(found.numpy(), targets, logits.shape[1])
+    found = integer_softmax_torch.integers(torch.from_numpy(logits), torch.from_numpy(targets))
+    return integer_softmax_torch.from_integers(found.numpy(), targets, logits.shape[1])
 
 
 @settings(max_examples=100, deadline=None)
@@ -104,7 +111,7 @@ def by_torch(logits, targets):
 def test_torch_gives_the_same_bits_as_the_loop(logits, seed, elements):
     targets = np.random.default_rng(seed).integers(0, logits.shape[1], len(logits))
     with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
-        patch.setattr(integer_softmax, "ELEMENTS", elements)
+        patch.setattr(integer_softmax_torch, "ELEMENTS", elements)
         assert same(by_torch(logits, targets), integer_softmax.intervals(logits, targets))
 
 
@@ -123,8 +130,8 @@ def test_a_gpu_gives_the_same_bits_as_the_loop():
     random = np.random.default_rng(7)
     logits = (random.standard_normal((600, 50304)) * 5).astype(np.float32)
     targets = random.integers(0, 50304, 600)
-    found = integer_softmax.integers(torch.from_numpy(logits).cuda(), torch.from_numpy(targets)).cpu().numpy()
-    assert same(integer_softmax.from_integers(found, targets, 50304), integer_softmax.intervals(logits, targets))
+    found = integer_softmax_torch.integers(torch.from_numpy(logits).cuda(), torch.from_numpy(targets)).cpu().numpy()
+    assert same(integer_softmax_torch.from_integers(found, targets, 50304), integer_softmax.intervals(logits, targets))
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
@@ -136,8 +143,7 @@ def test_nan_and_infinity_raise(bad, place):
         integer_softmax.intervals(logits, [0, 1, 2])
     with pytest.raises(FloatingPointError, match="row 1"):
         by_torch(logits, [0, 1, 2])
-    with pytest.raises(FloatingPointError):
-        integer_softmax.cumulative(logits[1])
+    assert frequencies_of(logits[1])[1] == 0
 
 
 @settings(max_examples=200, deadline=None)
@@ -170,13 +176,12 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("tokens_at_a_time", [1, 700, 4000])
-def test_scores_do_not_depend_on_batching(neox, threads, tokens_at_a_time):
+def test_scores_do_not_depend_on_batching(neox, tokens_at_a_time):
     rng = np.random.default_rng(3)
     sizes = (0, 1, 2, 3, 5, 100, 255, 256, 319, 320, 321, 480, 481, 1000)
     chunks = [rng.integers(0, neox.vocabulary, n).astype(np.int32) for n in sizes]
     together = scoring.score(neox, chunks, 1600)
-    threads(2)
-    for found, expected, ids in zip(scoring.score(neox, chunks, tokens_at_a_time), together, chunks, strict=True):
+    for found, expected, ids in zip(scoring.score(neox, chunks, tokens_at_a_time, 2), together, chunks, strict=True):
         assert same(found, expected) and len(found.starts) == len(ids)
 
 
@@ -203,14 +208,14 @@ def ragged(neox):
 
 
 @pytest.mark.parametrize(("count", "room"), [(1, 700), (1, 320), (2, 600)])
-def test_out_of_memory_halves_the_batch_and_goes_on(neox, ragged, threads, caplog, count, room):
+def test_out_of_memory_halves_the_batch_and_goes_on(neox, ragged, caplog, count, room):
     expected = scoring.score(neox, ragged, 4000)
-    threads(count)
+    before = torch.get_num_threads()
     small = Small(neox, room)
     with caplog.at_level("INFO", "bitlaw"):
-        found = scoring.score(small, ragged, 4000)
+        found = scoring.score(small, ragged, 4000, count)
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
-    assert max(small.sizes) > room and torch.get_num_threads() == count
+    assert max(small.sizes) > room and torch.get_num_threads() == before
     assert "out of memory at 4000 tokens at a time: trying 2000" in caplog.text
 
 

@@ -10,60 +10,105 @@ import resource
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from bitlaw import InputError
-from bitlaw.compression import accounting, codec, scoring, top_bits
+from bitlaw.compression import accounting, codec, scoring, stream_format, top_bits
+from bitlaw.compression.stream_format import EXACT
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
-from bitlaw.runtime import gpu, gpu_memory
+from bitlaw.runtime import gpu
 from bitlaw.runtime.atomic import replacing
 
 log = logging.getLogger("bitlaw")
 
-THREADS = 2
-DECODE_THREADS = 1  # another number than the encoder's, and the better one for a step's many small products
+THREADS = 2  # of the encoder; the decoder has one
 START = {"cpu": "fork", "cuda": "spawn"}  # of the decoder; CUDA does not survive a fork
 
 
-def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precision, device, verify, tokens_at_a_time):
-    """Score and code every chunk with the checkpoint in `folder`; write `out`.parquet and `out`.json.
+@dataclass(frozen=True)
+class Inputs:
+    """What a cell is made of.
 
-    The table has a row a chunk (see `accounting.chunk_row`); the json holds the cell's ratios and audit, provenance,
-    speed and the decode check of `verify` chunks. `labels` (modality, model, step) are
-    copied there. On "cuda" the cell has a GPU for itself, and as many tokens pass at a time as its memory allows.
-    Raises InputError for inputs that do not belong together, DeviceError when the device fails, and
-    RuntimeError when the stream does not decode to the same bytes: then nothing is written.
+    folder: of the checkpoint; tokenizer: its tokenizer.json; shard_folder, token_file: the chunks, and their tokens by
+    that tokenizer. precision: of the stream; published: of the published protocol's pass, where that is another one.
+    verify: how many chunks another process decodes and compares. tokens_at_a_time: of one floating-point pass.
+    """
+
+    folder: Path
+    tokenizer: Path
+    shard_folder: Path
+    token_file: Path
+    precision: str
+    published: str
+    device: str
+    verify: int
+    tokens_at_a_time: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The inputs in memory: chunks (bytes), their token ids, bytes a token and escaped symbols, and the model."""
+
+    chunks: list
+    ids: list
+    token_bytes: list
+    escaped: np.ndarray
+    tokenizer_sha256: str
+    about: dict
+    model: object
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of the lossless pass, code lengths of the published one, and the stream that holds every chunk."""
+
+    scores: list
+    published_lengths: list | None  # None: those of `scores`
+    quantisation: dict
+    header: stream_format.Header
+    records: list
+    seconds: dict
+
+
+def compress(inputs, labels, out):
+    """Score and code every chunk of `inputs`; write `out`.parquet and `out`.json; return the latter's content.
+
+    The table has a row a chunk (see `accounting`); the json holds the cell's ratios and audit, provenance, speed and
+    the decode check. `labels` (modality, model, step) are copied there. On "cuda" the cell has a GPU for itself, and as
+    many tokens pass at a time as its memory allows. Raises InputError for inputs that do not belong together,
+    DeviceError when the device fails, and RuntimeError when the stream does not decode to the same bytes: then nothing
+    is written.
     """
     with (
-        gpu.lease(device),
-        ProcessPoolExecutor(1, multiprocessing.get_context(START[device]), _end_with_parent) as decoder,
-        gpu.failures(device),
+        gpu.lease(inputs.device),
+        ProcessPoolExecutor(1, multiprocessing.get_context(START[inputs.device]), _end_with_parent) as decoder,
+        gpu.failures(inputs.device),
     ):
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError(
-                f"config: device: 'cuda' given, but torch {torch.__version__} cannot use the GPU here; "
-                "install a build of torch for its driver or choose cpu"
-            )
+        gpu.check(inputs.device)
         # now, while this process has computed nothing: the kernels' threads do not survive a fork
-        decoder.submit(torch.set_num_threads, DECODE_THREADS).result()
-        torch.set_num_threads(THREADS)
-        rows, provenance = _compress(
-            folder, tokenizer, shard_folder, token_file, precision, device, verify, tokens_at_a_time, decoder
-        )
-    provenance = {**labels, **provenance}
+        decoder.submit(os.getpid).result()
+        started = time.perf_counter()
+        loaded = load(inputs)
+        loading = time.perf_counter() - started
+        measured = measure(inputs, loaded)
+        check = verify(inputs, loaded, measured, decoder)
+    rows = chunk_rows(inputs, loaded, measured)
+    result = labels | describe(inputs, loaded, measured, rows, check)
+    result["seconds_by_part"] = {"load": round(loading, 3), **result["seconds_by_part"]}
+    result["seconds"] = round(sum(result["seconds_by_part"].values()), 3)
     out = Path(out)
     with replacing(out.with_name(out.name + ".parquet")) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
     with replacing(out.with_name(out.name + ".json")) as temporary:
-        temporary.write_text(json.dumps(provenance, indent=1) + "\n")
-    return provenance
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def _end_with_parent():
@@ -72,137 +117,108 @@ def _end_with_parent():
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _compress(folder, tokenizer, shard_folder, token_file, precision, device, verify, tokens_at_a_time, decoder):
-    started = time.perf_counter()
-    chunks = [bytes(row) for row in shards.read(shard_folder)]
-    ids, token_bytes, tokenizer_sha256 = tokens.read(token_file)
-    escaped = tokens.read_escaped(token_file)
+def load(inputs):
+    """Loaded from `inputs`; InputError where chunks, tokens and model do not belong together."""
+    chunks = [bytes(row) for row in shards.read(inputs.shard_folder)]
+    ids, token_bytes, tokenizer_sha256 = tokens.read(inputs.token_file)
     if len(ids) != len(chunks):
-        raise InputError(f"{token_file}: {len(ids)} chunks, {shard_folder} has {len(chunks)}: remove it and run again")
-    about = checkpoint.describe(folder)
-    model = checkpoint.load(folder, precision, device)
-    largest = max((int(i.max()) for i in ids if len(i)), default=0)
-    if largest >= model.vocabulary:
         raise InputError(
-            f"{token_file}: token {largest}, but {folder} knows {model.vocabulary}: give its own tokenizer"
+            f"{inputs.token_file}: {len(ids)} chunks, {inputs.shard_folder} has {len(chunks)}: remove it and run again"
         )
-    header = codec.header(model, about["weights_sha256"], tokenizer_sha256, precision)
-    log.info("coding %s, %s of %d chunks", header.mode, precision, len(chunks))
+    about = checkpoint.describe(inputs.folder)
+    model = checkpoint.load(inputs.folder, inputs.precision, inputs.device)
+    checkpoint.check_vocabulary(model, ids, f"{inputs.token_file}: ")
+    escaped = tokens.read_escaped(inputs.token_file)
+    return Loaded(chunks, ids, token_bytes, escaped, tokenizer_sha256, about, model)
 
-    loaded = time.perf_counter()
-    if device == "cuda":
-        tokens_at_a_time = gpu_memory.tokens_at_a_time(model, min(model.context, max(map(len, ids))))
-    scores = scoring.score(model, ids, tokens_at_a_time)
-    study_lengths, quantisation = _study(model, ids, scores) if precision == "int8" else ([None] * len(ids), {})
+
+def measure(inputs, loaded):
+    """Measured: one pass over all tokens, another for the published protocol where it has a precision of its own."""
+    started = time.perf_counter()
+    scores = scoring.score(loaded.model, loaded.ids, _tokens_at_a_time(inputs), THREADS)
     scored = time.perf_counter()
-    records = codec.encode(chunks, scores)
-    coded = time.perf_counter()
-    fixed = 8 * len(codec.pack_header(header, len(records))) / len(records)
-    rows = []
-    for number, (data, record) in enumerate(zip(chunks, records, strict=True)):
-        _, frequencies, totals = top_bits.intervals(seven_bit.top_bits(data))
-        plane_bits = float(np.sum(np.log2(totals / frequencies)))
-        overhead = 8 * (len(codec.pack_record(record)) - len(record.coded)) + fixed
-        rows.append(
-            accounting.chunk_row(
-                number,
-                len(data),
-                token_bytes[number],
-                scores[number],
-                8 * len(record.coded),
-                overhead,
-                plane_bits,
-                precision,
-                study_lengths[number],
-            )
-            | {"escaped_symbols": int(escaped[number])}
-        )
-    stream = codec.pack(header, records)
-    result = accounting.cell(rows)
-    spread = np.unique(np.linspace(0, len(chunks) - 1, verify).round().astype(int))
-    verified_chunks, verified_records, verified_ids = ([of[i] for i in spread] for of in (chunks, records, ids))
-    one_shot_bytes = coded_bytes(verified_records)
-    if header.mode == "lockstep":
-        verified_records = lockstep_records(model, verified_chunks, verified_records, verified_ids)
-    verified_stream = codec.pack(header, verified_records)
-    decoded, lockstep_bytes = decoder.submit(restored, verified_stream, folder, tokenizer, device).result()
-    if decoded != b"".join(verified_chunks):
-        raise RuntimeError("decode check failed: the stream decodes to other bytes")
-    if lockstep_bytes != coded_bytes(verified_records):
-        raise RuntimeError("decode check failed: the decoder met other intervals than the stream was made with")
-    verified = time.perf_counter()
-    on_gpu = {"peak_device_memory_bytes": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = verified - started
-    return rows, {
-        **result,
-        **about,
-        "origin": checkpoint.origin(folder),
-        "tokenizer_sha256": tokenizer_sha256,
-        "shards": json.loads((Path(shard_folder) / "manifest.json").read_text())["shards"],
-        "precision": precision,
-        "compute": checkpoint.compute(precision, device),
-        **quantisation,
-        "mode": header.mode,
-        "stream_bits": 8 * len(stream),
-        "stream_sha256": hashlib.sha256(stream).hexdigest(),
-        "tokens": int(sum(map(len, ids))),
-        "escaped_symbols": int(escaped.sum()),
-        "seconds": round(seconds, 3),
-        "seconds_by_part": {
-            "load": round(loaded - started, 3),
-            "score": round(scored - loaded, 3),
-            "code": round(coded - scored, 3),
-            "verify": round(verified - coded, 3),
-        },
-        "bytes_per_second": round(sum(map(len, chunks)) / (coded - loaded), 1),
-        "tokens_per_second": round(sum(map(len, ids)) / (coded - loaded), 1),
-        "peak_memory_bytes": peak,
-        **on_gpu,
-        "decode_check": {
-            "chunks": len(spread),
-            "chunk_numbers": spread.tolist(),
-            "passed": True,
-            "threads": DECODE_THREADS,
-            "batch": header.batch or min(codec.DECODE_BATCH, len(spread)),
-            "one_shot_bytes": one_shot_bytes,
-            "lockstep_bytes": lockstep_bytes,
-        },
-        "device": device,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "instructions": header.instructions,
-            "threads": THREADS,
-        },
-        "versions": {
-            name: version(name)
-            for name in ("torch", "numpy", "numba", "tokenizers", "safetensors")
-            + (("bitsandbytes",) if precision == "int8" else ())
-        }
-        | {"python": platform.python_version()},
+    published, quantisation = _published_pass(inputs, loaded, scores)
+    published_at = time.perf_counter()
+    header = _header(inputs, loaded, len(loaded.chunks))
+    records = [codec.record(data, own[:3]) for data, own in zip(loaded.chunks, scores, strict=True)]
+    seconds = {
+        "score": scored - started,
+        "score_published": published_at - scored,
+        "code": time.perf_counter() - published_at,
     }
+    return Measured(scores, published, quantisation, header, records, seconds)
 
 
-def _study(model, ids, scores):
-    """The published study's pass of an int8 cell: (-log2 p of each chunk's first 1024 tokens, what the json says).
+def _tokens_at_a_time(inputs):
+    """On a GPU as many as it has room for."""
+    return None if inputs.device == "cuda" else inputs.tokens_at_a_time
 
-    One chunk at a time, as there: outlier columns are picked over all that passes together. `model` and `scores` are
-    the causal ones, from which the difference is told.
+
+def _header(inputs, loaded, count):
+    weights = loaded.about["weights_sha256"]
+    return codec.header(loaded.model, weights, loaded.tokenizer_sha256, inputs.precision, count)
+
+
+def _published_pass(inputs, loaded, scores):
+    """(-log2 p of each chunk's first 1024 tokens as the published study computes them, what the json says of it).
+
+    (None, {}) where the pass of `scores` gives both numbers. In int8 one chunk passes at a time, as in the study: its
+    outlier columns are picked over all that passes together, which no decoder could repeat.
     """
-    from bitlaw.models import llm_int8
+    if inputs.published == inputs.precision != "int8":
+        return None, {}
+    first = [own[: accounting.PUBLISHED_TOKENS] for own in loaded.ids]
+    model = checkpoint.load_published(inputs.folder, inputs.published, inputs.device)
+    at_a_time = 1 if inputs.published == "int8" else _tokens_at_a_time(inputs)
+    lengths = [own.lengths for own in scoring.score(model, first, at_a_time, THREADS, "score as published")]
+    apart = [np.abs(a[1:] - b.lengths[1 : len(a)]) for a, b in zip(lengths, scores, strict=True)]
+    apart = np.concatenate([*apart, np.empty(0)])
+    about = {"bits_apart_per_token": {"mean": float(apart.mean()), "max": float(apart.max())} if len(apart) else None}
+    if inputs.published == "int8":
+        from bitlaw.models import llm_int8
 
-    study = llm_int8.at_threshold(model, llm_int8.THRESHOLD)
-    first = [i[: accounting.PUBLISHED_TOKENS] for i in ids]
-    found = [s.lengths for s in scoring.score(study, first, 1, "score as published")]
-    apart = np.concatenate([np.abs(a[1:] - b.lengths[1 : len(a)]) for a, b in zip(found, scores, strict=True)])
-    return found, {
-        "quantisation": {
-            "threshold_published": llm_int8.THRESHOLD,
-            "threshold_lossless": 0.0,
-            "bits_apart_per_token": {"mean": float(apart.mean()), "max": float(apart.max())} if len(apart) else None,
-            "outlier_columns": llm_int8.outlier_columns(study),
-        }
+        about |= {"threshold_published": llm_int8.THRESHOLD, "outlier_columns": llm_int8.outlier_columns(model)}
+    return lengths, {"quantisation": about}
+
+
+def verify(inputs, loaded, measured, decoder):
+    """Decode `inputs.verify` chunks in the process `decoder`; return what the json says of it.
+
+    In exact arithmetic these are the records of the stream itself, which come back by other means than they were made
+    by: steps of integer loops, not one pass of matrix products. Elsewhere they are coded again by steps, and their size
+    must be that of one pass within 0.01 %. Raises RuntimeError when bytes, intervals or sizes differ.
+    """
+    started = time.perf_counter()
+    numbers = np.unique(np.linspace(0, len(loaded.chunks) - 1, inputs.verify).round().astype(int))
+    chunks, records, ids = ([of[i] for i in numbers] for of in (loaded.chunks, measured.records, loaded.ids))
+    header, one_shot_bytes = measured.header, coded_bytes(records)
+    if header.lockstep is not None:
+        header = _header(inputs, loaded, len(numbers))
+        records = codec.encode_lockstep(loaded.model, header, chunks, ids)
+        _same_size(one_shot_bytes, coded_bytes(records), len(records))
+    stream = stream_format.pack(header, records)
+    data, again = decoder.submit(codec.restore, stream, inputs.folder, inputs.tokenizer, inputs.device).result()
+    if data != b"".join(chunks):
+        raise RuntimeError("decode check failed: the stream decodes to other bytes")
+    if again != stream:
+        raise RuntimeError("decode check failed: the decoder met other intervals than the stream was made with")
+    measured.seconds["verify"] = time.perf_counter() - started
+    return {
+        "chunks": len(numbers),
+        "chunk_numbers": numbers.tolist(),
+        "passed": True,
+        "one_shot_bytes": one_shot_bytes,
+        "steps_bytes": coded_bytes(records),
     }
+
+
+def _same_size(one_shot_bytes, steps_bytes, count):
+    """Raise RuntimeError when coding by steps takes another size than one pass says: 0.01 % and a byte a chunk."""
+    if abs(steps_bytes - one_shot_bytes) > max(1e-4 * one_shot_bytes, count):
+        raise RuntimeError(
+            f"lock-step coding takes {steps_bytes} bytes, one-shot scoring says {one_shot_bytes}: the model's two "
+            "passes differ by more than 0.01 %; try precision fp32, or exact where the model's family has it"
+        )
 
 
 def coded_bytes(records):
@@ -210,22 +226,74 @@ def coded_bytes(records):
     return sum(len(record.coded) for record in records)
 
 
-def restored(stream, folder, tokenizer, device):
-    """(bytes that `stream` decodes to, bytes of its strings coded anew from the intervals that decoding met)."""
-    again = []
-    return codec.restore(stream, folder, tokenizer, device, again), coded_bytes(again)
-
-
-def lockstep_records(model, chunks, records, ids):
-    """The chunks coded by steps, as a decoder can read them; RuntimeError when their size is not that of one pass.
-
-    0.01 % and a byte a chunk are allowed between the one-shot `records` and those.
-    """
-    by_steps = codec.encode_lockstep(model, chunks, ids)
-    one_shot_bytes, lockstep_bytes = coded_bytes(records), coded_bytes(by_steps)
-    if abs(lockstep_bytes - one_shot_bytes) > max(1e-4 * one_shot_bytes, len(records)):
-        raise RuntimeError(
-            f"lock-step coding takes {lockstep_bytes} bytes, one-shot scoring says {one_shot_bytes}: the model's two "
-            "passes differ by more than 0.01 %; try precision fp32"
+def chunk_rows(inputs, loaded, measured):
+    """A dict for each chunk: its costs (see `accounting`) and escaped symbols."""
+    fixed = 8 * len(stream_format.pack_header(measured.header, len(measured.records))) / len(measured.records)
+    rows = []
+    for number, (data, record, scores) in enumerate(zip(loaded.chunks, measured.records, measured.scores, strict=True)):
+        published = measured.published_lengths and measured.published_lengths[number]
+        top = top_bits.ideal_bits(seven_bit.top_bits(data))
+        container = 8 * (len(stream_format.pack_record(record)) - len(record.coded)) + fixed
+        rows.append(
+            accounting.chunk_row(
+                number,
+                len(data),
+                accounting.position_costs(scores, loaded.token_bytes[number]),
+                accounting.published_costs(len(data), inputs.published, scores.lengths, published),
+                accounting.audit_costs(scores),
+                accounting.stream_costs(scores, top, 8 * len(record.coded), container),
+                {
+                    # what the model finds surprising, for one chunk to look at
+                    "bits_by_token": accounting.ideal_bits(scores).astype(np.float32) if number == 0 else None,
+                    "escaped_symbols": int(loaded.escaped[number]),
+                },
+            )
         )
-    return by_steps
+    return rows
+
+
+def describe(inputs, loaded, measured, rows, check):
+    """The cell's json: ratios and audit, provenance, speed, decode check."""
+    stream = stream_format.pack(measured.header, measured.records)
+    count = sum(map(len, loaded.ids))
+    measuring = sum(measured.seconds[part] for part in ("score", "score_published", "code"))
+    lockstep = measured.header.lockstep
+    return {
+        **accounting.cell(rows),
+        **loaded.about,
+        "origin": checkpoint.origin(inputs.folder),
+        "tokenizer_sha256": loaded.tokenizer_sha256,
+        "shards": shards.manifest(inputs.shard_folder)["shards"],
+        "precision": inputs.precision,
+        "precision_published": inputs.published,
+        "compute": checkpoint.compute(inputs.precision, inputs.device),
+        **measured.quantisation,
+        "mode": "exact" if lockstep is None else "lockstep",
+        "stream_bits": 8 * len(stream),
+        "stream_sha256": hashlib.sha256(stream).hexdigest(),
+        "tokens": count,
+        "escaped_symbols": int(loaded.escaped.sum()),
+        "seconds_by_part": {part: round(seconds, 3) for part, seconds in measured.seconds.items()},
+        "bytes_per_second": round(sum(map(len, loaded.chunks)) / measuring, 1),
+        "tokens_per_second": round(count / measuring, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **gpu.peak_memory(inputs.device),
+        "decode_check": check,
+        "device": inputs.device,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "kernels": None if lockstep is None else lockstep.machine,
+            "threads": THREADS,
+        },
+        "versions": {name: version(name) for name in _libraries(inputs)} | {"python": platform.python_version()},
+    }
+
+
+def _libraries(inputs):
+    """Packages whose versions a cell's numbers may depend on."""
+    names = ["numpy", "numba", "tokenizers", "safetensors"]
+    if {inputs.precision, inputs.published} != {EXACT}:
+        names.append("torch")
+    if "int8" in (inputs.precision, inputs.published):
+        names.append("bitsandbytes")
+    return names

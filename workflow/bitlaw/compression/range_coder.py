@@ -9,6 +9,7 @@ bits at a total of 2^42. The end costs at most 8 bits: some multiple of 2^56 alw
 import numpy as np
 from numba import njit
 
+BLOCK = 256  # symbols whose frequencies are summed at once in the search for a symbol
 MAX_TOTAL = 1 << 48  # a division by more would waste over 2^-8 of the span
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 _FLOOR = np.uint64(1 << 56)
@@ -76,10 +77,10 @@ def encode(starts, frequencies, totals):
 
 
 def start_decoding(data):
-    """(data as uint8 array, state): `state`, uint64 [3], holds code - low, the span and the next position."""
+    """(state, data as uint8 array): `state`, uint64 `[3]`, holds code - low, the span and the next position."""
     data = np.frombuffer(bytes(data), dtype=np.uint8)
     head = data[:8].tobytes().ljust(8, b"\0")
-    return data, np.array([int.from_bytes(head, "big"), _MASK, 8], dtype=np.uint64)
+    return np.array([int.from_bytes(head, "big"), _MASK, 8], dtype=np.uint64), data
 
 
 @njit(cache=True)
@@ -105,30 +106,44 @@ def consume(state, data, start, frequency, total):
 
 
 @njit(cache=True)
-def decode_symbol(state, data, cumulative):
-    """Next symbol under `cumulative`, uint64 [symbols + 1], from 0 to the total, strictly increasing."""
-    total = cumulative[-1]
-    sought = target(state, total)
-    first, last = 0, len(cumulative) - 1
-    while last - first > 1:
-        middle = (first + last) // 2
-        if cumulative[middle] <= sought:
-            first = middle
-        else:
-            last = middle
-    consume(state, data, cumulative[first], cumulative[first + 1] - cumulative[first], total)
-    return first
+def decode_uniform(state, data, count):
+    """Next symbol of `count` equally likely ones."""
+    total = np.uint64(count)
+    symbol = target(state, total)
+    consume(state, data, symbol, _ONE, total)
+    return symbol
 
 
 @njit(cache=True)
-def _decode(state, data, cumulative, rows, out):
+def decode_symbol(state, data, frequencies, total):
+    """(next symbol, its start): of frequencies, uint64 `[symbols]`, each at least 1, and their `total` (uint64)."""
+    sought = target(state, total)
+    symbol, start = 0, _ZERO
+    while symbol + BLOCK <= len(frequencies):  # by blocks first, whose sums are vectorised
+        block = _ZERO
+        for i in range(np.uint64(symbol), np.uint64(symbol + BLOCK)):
+            block += frequencies[i]
+        if start + block > sought:
+            break
+        start += block
+        symbol += BLOCK
+    while start + frequencies[symbol] <= sought:
+        start += frequencies[symbol]
+        symbol += 1
+    consume(state, data, start, frequencies[symbol], total)
+    return symbol, start
+
+
+@njit(cache=True)
+def _decode(state, data, frequencies, totals, rows, out):
     for i in range(len(out)):
-        out[i] = decode_symbol(state, data, cumulative[rows[i]])
+        out[i], _ = decode_symbol(state, data, frequencies[rows[i]], totals[rows[i]])
 
 
-def decode(data, cumulative, rows):
-    """Decode len(rows) symbols, the i-th under row rows[i] of `cumulative` (uint64 [tables, symbols + 1])."""
-    data, state = start_decoding(data)
+def decode(data, frequencies, rows):
+    """Decode len(rows) symbols, the i-th under row rows[i] of `frequencies` (uint64 `[tables, symbols]`)."""
+    state, data = start_decoding(data)
     out = np.empty(len(rows), dtype=np.int64)
-    _decode(state, data, np.ascontiguousarray(cumulative, dtype=np.uint64), np.asarray(rows, dtype=np.int64), out)
+    frequencies = np.ascontiguousarray(frequencies, dtype=np.uint64)
+    _decode(state, data, frequencies, frequencies.sum(axis=1), np.asarray(rows, dtype=np.int64), out)
     return out

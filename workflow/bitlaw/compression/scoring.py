@@ -1,18 +1,15 @@
-"""Tokens and a model to coding intervals and code lengths, in one teacher-forced pass."""
+"""Tokens and a model to coding intervals and code lengths: every token predicted from those before it, in one pass."""
 
-import logging
 import math
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from bitlaw import InputError
 from bitlaw.compression import integer_softmax
+from bitlaw.models import checkpoint
+from bitlaw.models.exact import one_pass
 from bitlaw.runtime.logs import progress
-
-log = logging.getLogger("bitlaw")
 
 HEAD_ROWS = 512  # logits exist for this many positions at a time, in one reused buffer
 
@@ -54,109 +51,60 @@ def first_token(token, vocabulary):
     return token, 1, vocabulary, math.log2(vocabulary)
 
 
-def score(model, chunks, tokens_at_a_time, what="score"):
-    """Scores of every chunk of token ids (int arrays), in the order given.
+def score(model, chunks, tokens_at_a_time, threads=1, what="score"):
+    """Scores of every chunk of token ids (int arrays) under `model`, in the order given.
 
-    Windows are sorted by length and pass through the model in batches, padded to the batch's longest. On the CPU each
-    of torch's threads takes batches of its own, which wastes less than sharing every small operation; together the
-    batches hold at most `tokens_at_a_time` tokens (at least one window each). Where they do not fit in the device's
-    memory, half as many are tried; InputError when one window alone does not fit.
+    On `threads` threads of a processor; a floating-point model takes up to `tokens_at_a_time` tokens at once (see
+    `float_scoring`), exact arithmetic a window a thread. No number depends on either.
     """
-    found = [
-        tuple(np.empty(len(ids), dtype=t) for t in (np.uint64, np.uint64, np.uint64, np.float64)) for ids in chunks
-    ]
-    for ids, arrays in zip(chunks, found, strict=True):
-        if len(ids):
-            for array, value in zip(arrays, first_token(ids[0], model.vocabulary), strict=True):
-                array[0] = value
+    if checkpoint.is_exact(model):
+        return _score_exactly(model, chunks, threads, what)
+    from bitlaw.compression import float_scoring  # imports torch, which exact arithmetic does without
+
+    return float_scoring.score(model, chunks, tokens_at_a_time, threads, what)
+
+
+def _score_exactly(model, chunks, threads, what):
+    """Windows by length, the longest first, each on one thread; logits of HEAD_ROWS positions at a time."""
+    scores = empty_scores(chunks, model.vocabulary)
     todo = [(c, w) for c, ids in enumerate(chunks) for w in windows(len(ids), model.context)]
-    threads = torch.get_num_threads()
-    workers = threads if model.device.type == "cpu" else 1
-    done, at = 0, progress(what, sum(w.end - w.begin for _, w in todo), "tokens")
-    try:
-        if workers > 1:
-            torch.set_num_threads(1)
-        with ThreadPoolExecutor(workers) as pool:
-            while todo:
-                batches = _batches(todo, tokens_at_a_time // workers, workers)
-                buffers = [
-                    torch.empty((HEAD_ROWS, model.vocabulary), device=model.device)
-                    for _ in range(min(workers, len(batches)))
-                ]
-                running = {pool.submit(_score_batch, model, chunks, found, b, buffers): b for b in batches}
-                todo, least = [], None
-                try:
-                    for future in as_completed(running):
-                        batch = running.pop(future)
-                        try:
-                            done += future.result()
-                        except CancelledError:
-                            todo += batch
-                        except torch.OutOfMemoryError:
-                            todo += batch
-                            least = min(least or len(batch), len(batch))
-                            for other in running:
-                                other.cancel()
-                        at(done)
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                if todo:
-                    del future, buffers  # the failure holds on to the tensors of its pass
-                    tokens_at_a_time = _half(tokens_at_a_time, least, model.device)
-    finally:
-        torch.set_num_threads(threads)
-    return [Scores(*arrays) for arrays in found]
+    todo.sort(key=lambda item: item[1].begin - item[1].end)
+    done, report = 0, progress(what, sum(w.end - w.begin for _, w in todo), "tokens")
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(_score_window, model, chunks[c], scores[c], w) for c, w in todo]
+        try:
+            for future in as_completed(running):
+                done += future.result()
+                report(done)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return scores
 
 
-def _batches(todo, tokens, workers):
-    """Lists of (chunk, window) of similar length, the longest first, each of at most `tokens` tokens or one window."""
-    todo = sorted(todo, key=lambda item: item[1].end - item[1].begin)
-    batches = []
-    while todo:
-        longest = todo[-1][1].end - todo[-1][1].begin
-        size = max(1, min(tokens // longest, len(todo) // (2 * workers)))  # the last ones small
-        batches.append(todo[-size:])
-        todo = todo[:-size]
-    return batches
+def _score_window(model, ids, scores, window):
+    """Fill `scores` for one window of a chunk's token ids; returns how many tokens passed through the model."""
+    begin, end, first = window
+    states = one_pass.hidden(model, ids[begin:end])
+    for i in range(first, end, HEAD_ROWS):
+        last = min(i + HEAD_ROWS, end)
+        # the state at position i - 1 predicts the token at i
+        logits = one_pass.logits(model, states, i - 1 - begin, last - 1 - begin)
+        put(scores, i, integer_softmax.intervals(logits, ids[i:last]))
+    return end - begin
 
 
-def _half(tokens, windows_at_once, device):
-    """Half of `tokens`, after a batch of `windows_at_once` windows ran out of memory."""
-    if windows_at_once == 1:
-        raise InputError(f"{device}: one window of tokens does not fit in its memory; choose another device or model")
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    log.info("out of memory at %d tokens at a time: trying %d", tokens, tokens // 2)
-    return tokens // 2
+def empty_scores(chunks, vocabulary):
+    """Scores of every chunk of token ids with its first token filled in, for `put` to fill the rest."""
+    scores = [Scores(*(np.empty(len(ids), dtype=t) for t in (np.uint64, np.uint64, np.uint64, np.float64)))
+              for ids in chunks]  # fmt: skip
+    for ids, own in zip(chunks, scores, strict=True):
+        if len(ids):
+            put(own, 0, [[value] for value in first_token(ids[0], vocabulary)])
+    return scores
 
 
-def _score_batch(model, chunks, found, batch, buffers):
-    """Fill `found` for the windows of `batch`; returns how many tokens passed through the model."""
-    longest = max(w.end - w.begin for _, w in batch)
-    ids = np.zeros((len(batch), longest), dtype=np.int64)
-    for row, (c, w) in enumerate(batch):
-        ids[row, : w.end - w.begin] = chunks[c][w.begin : w.end]
-    buffer = buffers.pop()
-    try:
-        waiting = []  # for a GPU, which goes on meanwhile
-        for state, (c, w) in zip(model.hidden(torch.from_numpy(ids)), batch, strict=True):
-            # the state at position i - 1 predicts the token at i
-            for i in range(w.first, w.end, HEAD_ROWS):
-                last = min(i + HEAD_ROWS, w.end)
-                logits, targets = model.head(state[i - 1 - w.begin : last - 1 - w.begin], buffer), chunks[c][i:last]
-                if model.device.type == "cpu":
-                    _put(found[c], i, integer_softmax.intervals(logits.numpy(), targets))
-                else:
-                    targets = targets.astype(np.int64)
-                    waiting.append((c, i, targets, integer_softmax.integers(logits, torch.from_numpy(targets))))
-        for c, i, targets, integers in waiting:
-            _put(found[c], i, integer_softmax.from_integers(integers.cpu().numpy(), targets, model.vocabulary))
-    finally:
-        buffers.append(buffer)
-    return sum(w.end - w.begin for _, w in batch)
-
-
-def _put(arrays, first, values):
-    for array, part in zip(arrays, values, strict=True):
+def put(scores, first, values):
+    """Write `values`, four arrays as of Scores, into `scores` from token `first` on."""
+    for array, part in zip(scores, values, strict=True):
         array[first : first + len(part)] = part

@@ -107,7 +107,10 @@ def lease(device):
 
 @contextmanager
 def failures(device):
-    """Turn the failure of a CUDA device into a DeviceError of one line."""
+    """Turn the failure of a CUDA device into a DeviceError of one line; nothing for "cpu"."""
+    if device == "cpu":
+        yield
+        return
     import torch
 
     try:
@@ -120,3 +123,25 @@ def failures(device):
         if not lost:
             raise
         raise DeviceError(f"{device}: the device failed ({first}); nothing was written, run this cell again") from error
+
+
+def check(device):
+    """Raise InputError when `device` is "cuda" and torch cannot use the GPU that is there."""
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"config: device: 'cuda' given, but torch {torch.__version__} cannot use the GPU here; "
+            "install a build of torch for its driver or choose cpu"
+        )
+
+
+def peak_memory(device):
+    """{"peak_device_memory_bytes": of this process so far} on "cuda", else {}."""
+    if device == "cpu":
+        return {}
+    import torch
+
+    return {"peak_device_memory_bytes": torch.cuda.max_memory_allocated()}

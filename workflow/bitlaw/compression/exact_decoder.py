@@ -1,0 +1,107 @@
+"""Decoding in exact arithmetic: the whole of it one compiled loop, chunks side by side, several loops at once.
+
+How many chunks advance together and on how many threads decides the speed and nothing else.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numba import njit
+
+from bitlaw.compression import integer_softmax, range_coder, scoring
+from bitlaw.models.exact.decoder import forward, logits, new_cache
+
+TOGETHER = 32  # chunks that share a load of the weights
+CACHE_BYTES = 1 << 30  # of keys and values, of all loops together
+
+
+def decode(model, opened, counts, threads=1):
+    """List, chunk by chunk, of (token ids int64, intervals uint64 `[3, tokens]` met) of `counts` tokens each.
+
+    opened: (state, data) of each chunk's range decoder, behind its top bits. Raises FloatingPointError where the model
+    overflows, which it did not when the stream was made: then that is damaged.
+    """
+    group = _chunks_together(model, counts, threads)
+    order = sorted(range(len(counts)), key=lambda chunk: -counts[chunk])  # those of a group end at about the same time
+    groups = [order[first : first + group] for first in range(0, len(order), group)]
+    decoded = [None] * len(counts)
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(_decode_group, model, [opened[c] for c in own], [counts[c] for c in own])
+                   for own in groups]  # fmt: skip
+        for own, future in zip(groups, running, strict=True):
+            for chunk, result in zip(own, future.result(), strict=True):
+                decoded[chunk] = result
+    return decoded
+
+
+def _chunks_together(model, counts, threads):
+    """How many chunks one loop decodes: an equal share of them, as far as there is room for their caches."""
+    longest = min(max(counts, default=1), model.context)
+    bytes_of_one = sum(array.nbytes for array in new_cache(model.description, 1, max(longest, 1)))
+    return max(1, min(TOGETHER, -(-len(counts) // threads), CACHE_BYTES // (threads * bytes_of_one)))
+
+
+def _decode_group(model, opened, counts):
+    longest = max(counts)
+    windows = np.array([tuple(w) for w in scoring.windows(longest, model.context)], dtype=np.int64).reshape(-1, 3)
+    states = np.stack([state for state, _ in opened])
+    ends = np.cumsum([len(data) for _, data in opened])
+    data = np.concatenate([data for _, data in opened])
+    ids = np.zeros((len(counts), longest), dtype=np.int64)
+    met = np.zeros((len(counts), 3, longest), dtype=np.uint64)
+    cache = new_cache(model.description, len(counts), max(1, min(longest, model.context)))
+    lengths = np.array(counts, dtype=np.int64)
+    fine = _decode(model.weights, model.shape, cache, windows, states, data, ends, lengths, ids, met)
+    if not fine:
+        raise FloatingPointError(integer_softmax.NOT_FINITE.format(row=0))
+    return [(ids[row, :count], met[row, :, :count]) for row, count in enumerate(counts)]
+
+
+@njit(cache=True, nogil=True)
+def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met):
+    """Fill ids and met, a row a chunk, the longest first; returns whether every logit was finite."""
+    chunks, vocabulary = len(counts), shape.vocabulary
+    slots, positions = np.arange(chunks), np.empty(chunks, dtype=np.int64)
+    room = (chunks + 7) // 8 * 8
+    hidden = np.zeros((room, 2, (shape.width + 1) // 2 * 2), dtype=np.int16)
+    scales = np.ones(room, dtype=np.float32)
+    rows = np.empty((room, (vocabulary + 15) // 16 * 16), dtype=np.float32)
+    frequencies = np.empty(vocabulary, dtype=np.uint64)
+    for row in range(chunks):
+        if counts[row]:
+            own = data[ends[row - 1] if row else 0 : ends[row]]
+            ids[row, 0] = range_coder.decode_uniform(states[row], own, vocabulary)
+            met[row, 0, 0], met[row, 1, 0], met[row, 2, 0] = ids[row, 0], 1, vocabulary
+    for w in range(len(windows)):
+        begin, end, first = windows[w, 0], windows[w, 1], windows[w, 2]
+        for i in range(first, end):
+            active = 0
+            while active < chunks and counts[active] > i:
+                active += 1
+            if i == first:
+                # the window's first half again, or its one token, at the positions that it has there
+                before = first - begin
+                for row in range(active):
+                    block = np.zeros(((before + 7) // 8 * 8, 2, hidden.shape[2]), dtype=np.int16)
+                    block_scales = np.ones(len(block), dtype=np.float32)
+                    own = np.full(before, row)
+                    if not forward(
+                        *(weights, shape, cache, own, np.arange(before), ids[row, begin:first], block, block_scales)
+                    ):
+                        return False
+                    hidden[row], scales[row] = block[before - 1], block_scales[before - 1]
+            else:
+                positions[:active] = i - 1 - begin
+                tokens = ids[:active, i - 1].copy()
+                if not forward(weights, shape, cache, slots[:active], positions[:active], tokens, hidden, scales):
+                    return False
+            logits(weights, hidden, scales, 0, active, rows)
+            for row in range(active):
+                total = integer_softmax.frequencies(rows[row, :vocabulary], frequencies)
+                if not total:
+                    return False
+                own = data[ends[row - 1] if row else 0 : ends[row]]
+                token, start = range_coder.decode_symbol(states[row], own, frequencies, total)
+                ids[row, i] = token
+                met[row, 0, i], met[row, 1, i], met[row, 2, i] = start, frequencies[token], total
+    return True

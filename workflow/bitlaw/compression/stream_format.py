@@ -1,0 +1,147 @@
+"""The container of a stream: a header, then a record for each chunk; docs/format.md specifies every byte.
+
+Nothing of a model or of arithmetic here: bytes to tuples and back.
+"""
+
+from typing import NamedTuple
+
+from bitlaw import InputError
+
+MAGIC = b"blaw"
+VERSION = 2
+EXACT = "exact"  # the precision whose streams decode on every machine; all others are coded in lock-step
+LARGEST_CHUNK = 1 << 20  # bytes: bounds what a damaged stream can make a decoder allocate
+LARGEST_BATCH, MOST_THREADS = 1024, 4096
+
+
+class CorruptStream(ValueError):
+    """The stream is damaged, cut short, or was made by another model; nothing was decoded."""
+
+
+class Lockstep(NamedTuple):
+    """What a decoder must repeat, call by call, where the arithmetic is not exact."""
+
+    answer: str  # 16 hexadecimal digits: hash of the intervals of a known text under this model
+    software: str  # only explains a refusal
+    machine: str  # only explains a refusal
+    batch: int  # rows that advance together
+    threads: int  # of the matrix products
+
+
+class Header(NamedTuple):
+    """What a decoder must have in common with the encoder. Hashes are hexadecimal sha256."""
+
+    weights: str
+    tokenizer: str
+    precision: str
+    arithmetic: int  # version of the exact arithmetic (docs/arithmetic.md); 0 in lock-step
+    lockstep: Lockstep | None  # None where the arithmetic is exact
+
+
+class Record(NamedTuple):
+    """One chunk in the stream."""
+
+    tokens: int
+    bytes: int
+    check: int  # crc32 of the chunk
+    coded: bytes
+
+
+def _varint(number):
+    """Unsigned LEB128."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _text(string):
+    data = string.encode()
+    return _varint(len(data)) + data
+
+
+def pack_header(header, count):
+    """The fixed part of a stream with `count` chunks."""
+    fixed = MAGIC + bytes([VERSION]) + bytes.fromhex(header.weights) + bytes.fromhex(header.tokenizer)
+    fixed += _text(header.precision)
+    if header.lockstep is None:
+        return fixed + _varint(header.arithmetic) + _varint(count)
+    answer, software, machine, batch, threads = header.lockstep
+    same = bytes.fromhex(answer) + _text(software) + _text(machine) + _varint(batch) + _varint(threads)
+    return fixed + same + _varint(count)
+
+
+def pack_record(record):
+    """One chunk's part of a stream."""
+    sizes = _varint(record.tokens) + _varint(record.bytes) + _varint(len(record.coded))
+    return sizes + record.check.to_bytes(4, "little") + record.coded
+
+
+def pack(header, records):
+    """The whole stream."""
+    return pack_header(header, len(records)) + b"".join(map(pack_record, records))
+
+
+class _Reader:
+    """A position in a stream that is read from front to back."""
+
+    def __init__(self, stream):
+        self.stream, self.position = stream, 0
+
+    def take(self, count):
+        self.position += count
+        if self.position > len(self.stream):
+            raise CorruptStream(f"the stream ends after {len(self.stream)} bytes, in the middle; fetch it again")
+        return self.stream[self.position - count : self.position]
+
+    def varint(self):
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise CorruptStream(f"byte {self.position}: a number without end; the stream is damaged")
+
+    def text(self):
+        try:
+            return self.take(self.varint()).decode()
+        except UnicodeDecodeError:
+            raise CorruptStream(f"byte {self.position}: not text; the stream is damaged") from None
+
+
+def unpack(stream):
+    """(Header, records) of a whole stream; CorruptStream when it is none, is cut short or goes on past its end."""
+    if stream[: len(MAGIC)] != MAGIC:
+        raise CorruptStream("not a bitlaw stream: it does not begin with 'blaw'")
+    reader = _Reader(stream)
+    reader.take(len(MAGIC))
+    if (version := reader.take(1)[0]) != VERSION:
+        raise InputError(
+            f"stream version {version}; this program reads version {VERSION}: decode it with the release that made it"
+        )
+    header = _unpack_header(reader)
+    records = [_unpack_record(reader, number) for number in range(reader.varint())]
+    if reader.position != len(stream):
+        raise CorruptStream(f"{len(stream) - reader.position} bytes follow the end of the stream; it is damaged")
+    return header, records
+
+
+def _unpack_header(reader):
+    weights, tokenizer, precision = reader.take(32).hex(), reader.take(32).hex(), reader.text()
+    if precision == EXACT:
+        return Header(weights, tokenizer, precision, reader.varint(), None)
+    same = Lockstep(reader.take(8).hex(), reader.text(), reader.text(), reader.varint(), reader.varint())
+    if not 1 <= same.batch <= LARGEST_BATCH or not 1 <= same.threads <= MOST_THREADS:
+        raise CorruptStream(f"lock-step batch {same.batch} on {same.threads} threads; the stream is damaged")
+    return Header(weights, tokenizer, precision, 0, same)
+
+
+def _unpack_record(reader, number):
+    tokens, size, coded = reader.varint(), reader.varint(), reader.varint()
+    if tokens > 2 * size or (size > 0 and tokens == 0):  # an escaped byte may take two
+        raise CorruptStream(f"chunk {number}: {tokens} tokens for {size} bytes; the stream is damaged")
+    if size > LARGEST_CHUNK:
+        raise CorruptStream(f"chunk {number}: {size} bytes, above {LARGEST_CHUNK}; the stream is damaged")
+    return Record(tokens, size, int.from_bytes(reader.take(4), "little"), reader.take(coded))
