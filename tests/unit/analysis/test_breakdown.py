@@ -62,10 +62,10 @@ def classical():
 def test_the_audits_row_adds_up(seeds, scale, top):
     cell = accounting.cell(rows_of(seeds, 700, scale, top))
     table = breakdown.audit(pd.DataFrame([cell | dict.fromkeys(breakdown.LABELS, 1)]))
-    assert list(table.columns) == [*breakdown.LABELS, "published", *accounting.TERMS, "lossless"]
+    assert list(table.columns) == [*breakdown.LABELS, "published", *accounting.AUDIT_TERMS, "lossless"]
     row = table.iloc[0]
     if cell["dropped"] < cell["chunks"]:
-        assert row["published"] + row[list(accounting.TERMS)].sum() == pytest.approx(row["lossless"], abs=1e-12)
+        assert row["published"] + row[list(accounting.AUDIT_TERMS)].sum() == pytest.approx(row["lossless"], abs=1e-12)
     assert row["lossless"] == cell["cr_lossless"]
 
 
@@ -123,7 +123,7 @@ def test_the_waterfall_shows_every_term_of_the_largest_models_last_step(cells, t
 
 def test_a_modality_of_which_no_chunk_is_kept_still_has_its_known_terms(cells, tmp_path):
     table = breakdown.audit(cells)
-    gone = ["published", *accounting.TERMS[:5]]
+    gone = ["published", *accounting.AUDIT_TERMS[:5]]
     table.loc[table["modality"] == "text", gone] = np.nan
     audit.waterfall(table, {"svg": tmp_path / "a.svg"})
     assert "no chunk kept" in words(tmp_path / "a.svg")

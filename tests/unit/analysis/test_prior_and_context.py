@@ -183,7 +183,7 @@ def test_a_control_writes_what_the_tables_read(neox_folder, passage, tmp_path):
     settings = {"precision": "fp32", "device": "cpu", "tokens_at_a_time": 4096}
     cell = write_cell(tmp_path, "text", "m", 5, rows_of(range(4), 256))
     paths = []
-    for kind in control_passes.KINDS:
+    for kind in control_passes.CONTROLS:
         paths.append(tmp_path / "controls" / kind / "text" / "m" / "step5.parquet")
         control_passes.run(kind, neox_folder, neox_folder / "tokenizer.json", chunks, paths[-1], **settings)
     named = dict.fromkeys(labels["pass"] for labels, _ in prior_and_context.passes([cell], paths))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from bitlaw.compression.accounting import TERMS
+from bitlaw.compression.accounting import AUDIT_TERMS
 
 LABELS = ["modality", "model", "step", "params_total"]
 COLUMNS = (
@@ -17,12 +17,12 @@ COLUMNS = (
 
 
 def audit(cells):
-    """The audit alone, a row a cell of the table `cells`: LABELS, published, TERMS in order, lossless.
+    """The audit alone, a row a cell of the table `cells`: LABELS, published, AUDIT_TERMS in order, lossless.
 
-    published + TERMS = lossless to float64 rounding; NaN where `published` keeps no chunk.
+    published + AUDIT_TERMS = lossless to float64 rounding; NaN where `published` keeps no chunk.
     """
     renamed = cells.rename(columns={"cr_published": "published", "cr_lossless": "lossless"})
-    return renamed[[*LABELS, "published", *TERMS, "lossless"]]
+    return renamed[[*LABELS, "published", *AUDIT_TERMS, "lossless"]]
 
 
 def codec(paths):

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import scipy.stats
 
 from bitlaw import InputError
-from bitlaw.compression.accounting import TERMS
+from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.runtime.atomic import replacing
 
 PARAMETERS = ("params_total", "params_nonembedding", "params_nominal")  # the last where the configuration gives it
 COLUMNS = (
     *("modality", "model", "step", *PARAMETERS, "cr_published", "cr_lossless"),
     *("cr_published_ci", "cr_lossless_ci"),
-    *TERMS,
+    *AUDIT_TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
 )
 PROTOCOLS = ("lossless", "published")

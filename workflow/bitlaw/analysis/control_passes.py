@@ -15,20 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bitlaw import InputError
 from bitlaw.compression import accounting, scoring, top_bits
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu, gpu_memory
 from bitlaw.runtime.atomic import replacing
 
-KINDS = ("shuffled", "after_other")
+CONTROLS = ("shuffled", "after_other")
 SEED = 0  # of the shuffling
 THREADS = 2
-KEPT = (
-    *("chunk", "bytes", "tokens", "bits_first_token", "bits_top_bits"),
-    *("bits_by_position", "bytes_by_position", "tokens_by_position"),
-)  # what `accounting.chunk_row` says of a pass that is scored and not coded
 
 
 def shuffled(chunks, seed=SEED):
@@ -45,12 +40,15 @@ def other(number, count):
 
 
 def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
-    """Rows of the passes of `kind` over `chunks` (bytes): dicts with `pass` and KEPT; InputError as of `run`."""
+    """Rows of the passes of the control `kind` over `chunks` (bytes each), a dict a pass and chunk.
+
+    A row is the name of its `pass` and a chunk's row (see `accounting.chunk_row`) with bits_top_bits. Raises InputError
+    when a token is unknown to the model.
+    """
 
     def ids_of(parts):
         ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(part) for part in parts])
-        if (largest := max(int(i.max()) for i in ids)) >= model.vocabulary:
-            raise InputError(f"token {largest}, but the model knows {model.vocabulary}: give it its own tokenizer")
+        checkpoint.check_vocabulary(model, ids)
         return ids
 
     def scored(name, parts, ids, before=None):
@@ -61,11 +59,15 @@ def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
             own = scoring.Scores(*(array[len(before[number]) :] for array in found))
             for array, value in zip(own, scoring.first_token(ids[number][0], model.vocabulary), strict=True):
                 array[0] = value
-            _, frequencies, totals = top_bits.intervals(seven_bit.top_bits(parts[number]))
-            plane_bits = float(np.sum(np.log2(totals / frequencies)))
-            token_bytes = tokens.lengths(spelling, ids[number])
-            row = accounting.chunk_row(number, len(parts[number]), token_bytes, own, 0, 0.0, plane_bits, "fp32")
-            rows.append({"pass": name} | {column: row[column] for column in KEPT})
+            rows.append(
+                {"pass": name}
+                | accounting.chunk_row(
+                    number,
+                    len(parts[number]),
+                    accounting.position_costs(own, tokens.lengths(spelling, ids[number])),
+                    {"bits_top_bits": top_bits.ideal_bits(seven_bit.top_bits(parts[number]))},
+                )
+            )
         return rows
 
     if kind == "shuffled":

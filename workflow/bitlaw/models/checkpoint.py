@@ -83,6 +83,15 @@ def compute(precision, device):
     return precision if precision != "int8" else "fp32" if device == "cpu" else "fp16"
 
 
+def check_vocabulary(model, ids, where=""):
+    """Raise InputError, its line beginning with `where`, when a token of `ids` (int arrays) is unknown to `model`."""
+    largest = max((int(tokens.max()) for tokens in ids if len(tokens)), default=0)
+    if largest >= model.vocabulary:
+        raise InputError(
+            f"{where}token {largest}, but the model knows {model.vocabulary}: give the tokenizer that belongs to it"
+        )
+
+
 def load(folder, precision="fp32", device="cpu"):
     """The model of `folder`: NeoX for GPT-NeoX checkpoints, else through transformers (see `transformers_lm`).
 
