@@ -24,6 +24,7 @@ rule compress:
         tokens_at_a_time=config["tokens_at_a_time"],
     params:
         precision=config["precision"],
+        published=study.published_precision(config),
         verify=config["verify"],
     script:
         "../scripts/compress.py"

@@ -8,19 +8,22 @@ if __name__ == "__main__":
     logs.log_to(snakemake.log[0])
     atomic.claim(*snakemake.output)
     cell.compress(
-        Path(snakemake.input.config).parent,
-        snakemake.input.tokenizer,
-        Path(snakemake.input.shards).parent,
-        snakemake.input.tokens,
-        Path(snakemake.output.about).with_suffix(""),
-        labels={
+        cell.Inputs(
+            folder=Path(snakemake.input.config).parent,
+            tokenizer=Path(snakemake.input.tokenizer),
+            shard_folder=Path(snakemake.input.shards).parent,
+            token_file=Path(snakemake.input.tokens),
+            precision=snakemake.params.precision,
+            published=snakemake.params.published,
+            device=snakemake.config["device"],
+            verify=snakemake.params.verify,
+            tokens_at_a_time=snakemake.resources.tokens_at_a_time,
+        ),
+        {
             "modality": snakemake.wildcards.modality,
             "model": snakemake.wildcards.model,
             "step": int(snakemake.wildcards.step),
         },
-        precision=snakemake.params.precision,
-        device=snakemake.config["device"],
-        verify=snakemake.params.verify,
-        tokens_at_a_time=snakemake.resources.tokens_at_a_time,
+        Path(snakemake.output.about).with_suffix(""),
     )
     logs.cell_done(f"results/{snakemake.config['study']}/logs/run.json")

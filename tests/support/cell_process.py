@@ -17,7 +17,9 @@ SCRIPT = """
 import json, sys
 from bitlaw.compression import cell, codec
 {before}
-cell.compress(**json.loads(sys.argv[1]))
+given = json.loads(sys.argv[1])
+labels, out = given.pop("labels"), given.pop("out")
+cell.compress(cell.Inputs(**given), labels, out)
 """
 
 
@@ -35,7 +37,9 @@ def compress(data, model, out, before="", **changes):
         "verify": 2,
         "tokens_at_a_time": 512,
     }
-    command = [sys.executable, "-c", SCRIPT.format(before=before), json.dumps(given | changes, default=str)]
+    given |= changes
+    given.setdefault("published", given["precision"])
+    command = [sys.executable, "-c", SCRIPT.format(before=before), json.dumps(given, default=str)]
     environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     about = out / "step1.json"

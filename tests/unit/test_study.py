@@ -56,7 +56,7 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
         (changed("chunk", value=3), ["'chunk'", "unknown key", "chunks"]),
         (changed("chunks", value=0), ["chunks", "0 given", "1 or more"]),
         (changed("chunks", value="many"), ["chunks", "'many'", "integer"]),
-        (changed("precision", value="int3"), ["precision", "'int3'", "fp32, bf16, fp16"]),
+        (changed("precision", value="int3"), ["precision", "'int3'", "exact, fp32, bf16, fp16"]),
         (changed("steps", value=[]), ["steps", "[]", "1 entries or more"]),
         (changed("steps", value=[75, 75]), ["steps", "no entry twice"]),
         (changed("modalities", 0, "source", value="enwik9"), ["modalities[0].source", "'enwik9'", "enwik8"]),

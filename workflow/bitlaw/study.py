@@ -184,6 +184,11 @@ def tokenizer(config, name):
     return entry if isinstance(entry, str) else f"data/tokenizers/{name}/tokenizer.json"
 
 
+def published_precision(config):
+    """The precision of the published protocol's pass: that of the stream where the study names no other."""
+    return config.get("precision_published", config["precision"])
+
+
 def nominal(config):
     """Model to nominal count of parameters; empty when the study gives none."""
     return {model["name"]: model["nominal"] for model in config["models"] if "nominal" in model}

@@ -10,7 +10,8 @@ from cell_process import CHUNKS, SIZE, compress
 @pytest.mark.parametrize(
     ("model", "precision", "mode"),
     [
-        ("neox_folder", "fp32", "invariant"),
+        ("neox_folder", "exact", "exact"),
+        ("neox_folder", "fp32", "lockstep"),
         ("neox_folder", "bf16", "lockstep"),
         ("neox_folder", "fp16", "lockstep"),
         ("gpt2_folder", "fp32", "lockstep"),
@@ -24,41 +25,65 @@ def test_a_cell_adds_up_and_decodes(data, tmp_path, request, model, precision, m
     terms = [value for name, value in about.items() if name.startswith("audit_")]
     assert about["cr_published"] + sum(terms) == pytest.approx(about["cr_lossless"], abs=1e-12)
     check = about["decode_check"]
-    assert check["passed"] and check["chunk_numbers"] == [0, 2] and check["threads"] != about["machine"]["threads"]
-    assert abs(check["lockstep_bytes"] - check["one_shot_bytes"]) <= (2 if mode == "lockstep" else 0)
+    assert check["passed"] and check["chunk_numbers"] == [0, 2]
+    assert abs(check["steps_bytes"] - check["one_shot_bytes"]) <= (2 if mode == "lockstep" else 0)
     assert check["one_shot_bytes"] > 0
     rows = pq.read_table(tmp_path / "step1.parquet").to_pylist()
     assert [row["bytes"] for row in rows] == [SIZE] * CHUNKS
     assert sum(row["tokens"] for row in rows) == about["tokens"]
 
 
+RESTORE = """
+right = codec.restore
+def wrong(*given):
+    data, stream = right(*given)
+    return {result}
+codec.restore = wrong"""
+
+
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        (
-            "def empty(*a):\n    return b''\ncodec.restore = empty",
-            "decode check failed: the stream decodes to other bytes",
-        ),
-        (
-            "right = codec.restore\ndef less(*a):\n    data = right(*a)\n    a[4].pop()\n    return data\n"
-            "codec.restore = less",
-            "decode check failed: the decoder met other intervals",
-        ),
-        ("def die(*a):\n    import os\n    os._exit(9)\ncodec.restore = die", "BrokenProcessPool"),
+        (RESTORE.format(result="b'', stream"), "decode check failed: the stream decodes to other bytes"),
+        (RESTORE.format(result="data, stream[:-1]"), "decode check failed: the decoder met other intervals"),
+        ("def die(*given):\n    import os\n    os._exit(9)\ncodec.restore = die", "BrokenProcessPool"),
     ],
 )
-def test_a_cell_that_does_not_decode_leaves_no_result(data, tmp_path, neox_folder, before, message):
-    ran, about = compress(data, neox_folder, tmp_path, before)
+@pytest.mark.parametrize("precision", ["exact", "fp32"])
+def test_a_cell_that_does_not_decode_leaves_no_result(data, tmp_path, neox_folder, precision, before, message):
+    ran, about = compress(data, neox_folder, tmp_path, before, precision=precision)
     assert ran.returncode != 0 and about is None
     assert message in ran.stderr
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cell_in_exact_arithmetic_imports_no_torch(data, tmp_path, neox_folder):
+    after = "import atexit; atexit.register(lambda: print('torch' in sys.modules, 'transformers' in sys.modules))"
+    ran, about = compress(data, neox_folder, tmp_path, after, precision="exact")
+    assert ran.returncode == 0 and about["mode"] == "exact", ran.stderr
+    assert ran.stdout.split() == ["False", "False"] * ran.stdout.count("\n")
+
+
+@pytest.mark.parametrize("published", ["fp32", "int8"])
+def test_the_published_number_may_have_a_precision_of_its_own(data, tmp_path, neox_folder, published):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir(), other.mkdir()
+    _, alone = compress(data, neox_folder, one, precision="exact", published="exact")
+    ran, about = compress(data, neox_folder, other, precision="exact", published=published)
+    assert ran.returncode == 0, ran.stderr
+    assert alone["audit_quantisation"] == 0 and "quantisation" not in alone
+    assert about["stream_sha256"] == alone["stream_sha256"] and about["cr_lossless"] == alone["cr_lossless"]
+    assert (about["precision"], about["precision_published"]) == ("exact", published)
+    assert about["quantisation"]["bits_apart_per_token"]["max"] > 0 and about["audit_quantisation"] != 0
+    terms = [value for name, value in about.items() if name.startswith("audit_")]
+    assert about["cr_published"] + sum(terms) == pytest.approx(about["cr_lossless"], abs=1e-12)
+
+
 def test_a_lockstep_size_that_disagrees_is_refused(data, tmp_path, gpt2_folder):
     before = """
 right = codec.encode_lockstep
-def wrong(*a):
-    return [record._replace(coded=record.coded + b"123") for record in right(*a)]
+def wrong(*given):
+    return [record._replace(coded=record.coded + b"123") for record in right(*given)]
 codec.encode_lockstep = wrong"""
     ran, about = compress(data, gpt2_folder, tmp_path, before)
     assert about is None and "the model's two passes differ by more than 0.01 %" in ran.stderr

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from bitlaw.compression import accounting, scoring, top_bits
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
-from bitlaw.runtime import gpu, gpu_memory
+from bitlaw.runtime import gpu
 from bitlaw.runtime.atomic import replacing
 
 CONTROLS = ("shuffled", "after_other")
@@ -55,7 +54,7 @@ def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
         before = before or [ids[0][:0]] * len(ids)
         whole = [np.concatenate(pair) for pair in zip(before, ids, strict=True)]
         rows = []
-        for number, found in enumerate(scoring.score(model, whole, tokens_at_a_time, name)):
+        for number, found in enumerate(scoring.score(model, whole, tokens_at_a_time, THREADS, name)):
             own = scoring.Scores(*(array[len(before[number]) :] for array in found))
             for array, value in zip(own, scoring.first_token(ids[number][0], model.vocabulary), strict=True):
                 array[0] = value
@@ -90,14 +89,13 @@ def run(kind, folder, tokenizer, shard_folder, out, *, precision, device, tokens
     A row a chunk and pass; the schema's metadata holds provenance. A GPU is used as by `cell.compress`. Raises
     InputError when model and tokenizer do not belong together, and DeviceError when the device fails.
     """
-    torch.set_num_threads(THREADS)
     chunks = [bytes(row) for row in shards.read(shard_folder)]
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
     with gpu.lease(device), gpu.failures(device):
+        gpu.check(device)
         model = checkpoint.load(folder, precision, device)
-        if device == "cuda":
-            tokens_at_a_time = gpu_memory.tokens_at_a_time(model, model.context)
-        rows = score(kind, model, opened, spelling, chunks, tokens_at_a_time)
+        at_a_time = None if device == "cuda" else tokens_at_a_time
+        rows = score(kind, model, opened, spelling, chunks, at_a_time)
     about = checkpoint.describe(folder) | {"tokenizer_sha256": tokenizer_sha256, "precision": precision, "seed": SEED}
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"bitlaw": json.dumps(about)})
     with replacing(Path(out)) as temporary:

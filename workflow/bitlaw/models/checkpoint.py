@@ -14,7 +14,7 @@ from bitlaw import InputError
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 EMBEDDINGS = ("embed_in", "embed_out", "embed_tokens", "lm_head", "wte", "wpe")
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("exact", "fp32", "bf16", "fp16", "int8")
 
 
 def weight_files(folder):
@@ -92,6 +92,11 @@ def check_vocabulary(model, ids, where=""):
         )
 
 
+def is_exact(model):
+    """Whether `model` (from `load`) computes in exact arithmetic."""
+    return hasattr(model, "shape")
+
+
 def load(folder, precision="fp32", device="cpu"):
     """The model of `folder`: NeoX for GPT-NeoX checkpoints, else through transformers (see `transformers_lm`).
 
@@ -99,6 +104,12 @@ def load(folder, precision="fp32", device="cpu"):
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision == "exact":
+        if device != "cpu":
+            raise InputError(f"precision exact on device {device!r}: it is computed on a processor so far; choose cpu")
+        from bitlaw.models.exact import one_pass
+
+        return one_pass.load(folder)
     config = read_config(folder)
     # torch takes seconds to import: only those who load weights pay
     import torch
@@ -136,3 +147,13 @@ def load(folder, precision="fp32", device="cpu"):
 
         return llm_int8.quantised(model)
     return model
+
+
+def load_published(folder, precision, device="cpu"):
+    """The model of the published protocol's pass: as `load`, but in int8 with the study's outlier threshold."""
+    model = load(folder, precision, device)
+    if precision != "int8":
+        return model
+    from bitlaw.models import llm_int8
+
+    return llm_int8.at_threshold(model, llm_int8.THRESHOLD)

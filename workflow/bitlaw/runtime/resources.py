@@ -8,7 +8,7 @@ nothing heavy is imported.
 from math import ceil
 from pathlib import Path
 
-WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 2}  # a parameter in memory; int8 is made from 16 bits
+WEIGHT_BYTES = {"exact": 2, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 2}  # a parameter in memory; int8: made from 16
 FLOPS = {"cpu": 5e10, "cuda": 1e13}  # a second; a third of what two cores and a fifth of what a data-centre GPU reach
 BYTES_A_SECOND = {"cpu": 5e9, "cuda": 2e11}  # of weights read, once for each step of a decoder
 BASE_MB = {"cpu": 1536, "cuda": 8192}  # the libraries, the chunks, a block of logits; with CUDA its own libraries

@@ -11,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from bitlaw.models.exact import arithmetic
-from bitlaw.models.exact.arithmetic import ABSOLUTE, INFINITE, compiled, exponential, float_bits, power_of_two, to_integer
+from bitlaw.models.exact.arithmetic import (
+    ABSOLUTE,
+    INFINITE,
+    compiled,
+    exponential,
+    float_bits,
+    power_of_two,
+    to_integer,
+)
 from bitlaw.models.exact.description import PER_HEAD, WHOLE
 from bitlaw.models.exact.products import GROUP, LANES, linear, score, weigh_values
 
@@ -122,7 +130,9 @@ def _attention_weights(scores, value_scales, high, middle, low):
 
 
 @compiled
-def _attend(keys, key_scales, values, value_scales, queries, query_scales, first, visible, out, scores, digits, factors):
+def _attend(
+    keys, key_scales, values, value_scales, queries, query_scales, first, visible, out, scores, digits, factors
+):
     """Attention of the queries first … first + len(visible) - 1 (up to GROUP) of one key/value head, of one sequence.
 
     queries int16 `[n, 2, head_dim]` and query_scales as in products; visible: keys that each sees; out float32
