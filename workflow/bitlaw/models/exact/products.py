@@ -8,7 +8,6 @@ carried on in float64, exact below 2^53. The kernel is written in LLVM's vectors
 it gives the same integers on all of them.
 """
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
