@@ -131,14 +131,14 @@ def _attention_weights(scores, value_scales, high, middle, low):
 
 
 @compiled
-def _attend(
-    keys, key_scales, values, value_scales, queries, query_scales, first, visible, out, scores, digits, factors
-):
-    """Attention of the queries first … first + len(visible) - 1 (up to GROUP) of one key/value head, of one sequence.
+def _attend(keys, key_scales, values, value_scales, queries, query_scales, first, visible, out, scratch):
+    """Attention of up to GROUP queries from `first` of one key/value head, of one sequence.
 
-    queries int16 `[n, 2, head_dim]` and query_scales as in products; visible: keys that each sees, ascending; out float32
-    `[GROUP, head_dim]`; the last three are scratch. Returns whether a score is infinite.
+    queries int16 `[n, 2, head_dim]` and query_scales as in products; visible: how many keys each sees, ascending; out
+    float32 `[GROUP, head_dim]`; scratch: scores float32 `[GROUP, keys]`, digits int16 `[GROUP, 3, keys]`, factors
+    float32 `[GROUP]`. Returns whether a score is infinite.
     """
+    scores, digits, factors = scratch
     count, longest, bad = len(visible), visible[-1], False
     blocks, pairs = (longest + LANES - 1) // LANES, (longest + 1) // 2
     moved, moved_scales = queries[first:], query_scales[first:]
@@ -253,6 +253,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
     reach = cache.key_scales.shape[3]
     scores, digits = np.empty((GROUP, reach), dtype=np.float32), np.zeros((GROUP, 3, reach), dtype=np.int16)
     attention, factors = np.empty((GROUP, _up(size, LANES)), dtype=np.float32), np.ones(GROUP, dtype=np.float32)
+    scratch = scores, digits, factors
     visible = np.empty(tile * group, dtype=np.int64)
     bad = False
 
@@ -294,7 +295,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
                         bad |= _attend(
                             *(cache.keys[layer, slot, g], cache.key_scales[layer, slot, g]),
                             *(cache.values[layer, slot, g], cache.value_scales[layer, slot, g]),
-                            *(queries[g], query_scales[g], m, visible[m:end], attention, scores, digits, factors),
+                            *(queries[g], query_scales[g], m, visible[m:end], attention, scratch),
                         )
                         for i in range(m, end):
                             h = g * group + i % group

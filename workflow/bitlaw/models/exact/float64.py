@@ -120,10 +120,8 @@ class Float64:
             for first in range(0, n, ROWS):
                 last = min(first + ROWS, n)
                 scores = parts[h, first:last] @ keys[:last].T
-                factors = np.empty(last - first, dtype=np.float32)
-                bad |= _attention_weights(
-                    scores, first, scale * scales[h, first:last], scales[g], value_scales, factors
-                )
+                query_scales, factors = scale * scales[h, first:last], np.empty(last - first, dtype=np.float32)
+                bad |= _attention_weights(scores, first, query_scales, scales[g], value_scales, factors)
                 heads[first:last, h] = (scores @ values[:last]).astype(np.float32) * factors[:, None]
         return self._linear(layer, "out", heads.reshape(n, -1)), bad
 
@@ -193,7 +191,7 @@ def _split(qkv, heads, kv_heads, qk_norm, query_gain, key_gain, epsilon, cosines
 
 @compiled
 def _attention_weights(sums, first, query_scales, key_scales, value_scales, factors):
-    """Exact scores of queries from `first`, float64 `[queries, keys]`, to the integer weights of the values, in place."""
+    """Exact scores of queries from `first`, float64 `[queries, keys]`, to integer weights of the values, in place."""
     bad, row = False, np.empty(sums.shape[1], dtype=np.float32)
     for r in range(len(sums)):
         n = np.uint64(first + r + 1)
