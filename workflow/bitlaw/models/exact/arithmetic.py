@@ -77,8 +77,16 @@ def largest_exponent(row):
     """Biased exponent field of the largest magnitude in a float32 row: 255 if any is infinite or NaN."""
     found = np.int32(0)
     for i in range(np.uint64(len(row))):
-        found = max(found, np.int32(float_bits(row[i]) & ABSOLUTE))
+        magnitude = np.int32(float_bits(row[i]) & ABSOLUTE)
+        found = magnitude if magnitude > found else found
     return np.int32(found >> np.int32(23))
+
+
+@njit(inline="always")
+def _row_exponent(largest, bits):
+    """Exponent of a row's integers from that of its largest magnitude; kept in range where the row is refused."""
+    raised = np.int32(LEAST) if largest < np.int32(LEAST) else largest
+    return np.int32((np.int32(OVERFLOW) if raised > np.int32(OVERFLOW) else raised) - bits)
 
 
 @compiled
@@ -88,7 +96,7 @@ def quantise(row, out):
     Returns (2^e as float32, whether the row is too large); then `out` means nothing.
     """
     largest = largest_exponent(row)
-    exponent = np.int32(max(largest, np.int32(LEAST)) - np.int32(140))
+    exponent = _row_exponent(largest, np.int32(140))
     scale = power_of_two(np.int32(-exponent))
     for i in range(np.uint64(len(row))):
         out[i] = to_integer(row[i] * scale)
@@ -99,7 +107,7 @@ def quantise(row, out):
 def quantise_digits(row, high, low):
     """`quantise` into digits to base 256, int16: q = 256 high + low, -64 <= high <= 64, -128 <= low <= 127."""
     largest = largest_exponent(row)
-    exponent = np.int32(max(largest, np.int32(LEAST)) - np.int32(140))
+    exponent = _row_exponent(largest, np.int32(140))
     scale = power_of_two(np.int32(-exponent))
     for i in range(np.uint64(len(row))):
         q = to_integer(row[i] * scale)
@@ -114,8 +122,7 @@ def norm(row, gain, bias, epsilon, layer, out):
     """Layer norm (`layer` true) or RMS norm of a float32 row into `out`; returns whether the row is too large."""
     n = np.uint64(len(row))
     largest = largest_exponent(row)
-    # a bias of 2 ** -149 from the largest magnitude's binade: 24-bit integers
-    exponent = np.int32(min(max(largest, np.int32(LEAST)), np.int32(OVERFLOW)) - np.int32(149))
+    exponent = _row_exponent(largest, np.int32(149))
     scale = power_of_two(np.int32(-exponent))
     total, squares = np.int64(0), np.int64(0)
     for i in range(n):
@@ -126,7 +133,8 @@ def norm(row, gain, bias, epsilon, layer, out):
     mean, variance = np.float64(0.0), np.float64(squares) / count
     if layer:
         mean = np.float64(total) / count
-        variance = max(variance - mean * mean, 0.0)
+        variance -= mean * mean
+        variance = variance if variance > 0.0 else 0.0
     inverse = np.float32(1.0 / math.sqrt(variance * unit * unit + epsilon))
     if layer:
         centre = np.float32(mean * unit)
@@ -140,7 +148,7 @@ def norm(row, gain, bias, epsilon, layer, out):
 
 @njit(inline="always")
 def exponential(difference):
-    """(p, k) with e^difference = p 2^k, for a float32 difference <= 0; p float32 in [0.7, 1.42], k int32 in [-60, 0]."""
+    """(p, k) with e^difference = p 2^k for a float32 difference <= 0: p float32 in [0.7, 1.42], k int32 in [-60, 0]."""
     y = difference * LOG2_E
     y = y if y > LOWEST else LOWEST
     k = np.int32(y - HALF)

@@ -93,12 +93,13 @@ def new_cache(description, slots, positions):
 
 
 @compiled
-def _largest(row):
-    """The largest of a float32 row without NaN, by its bits, whose order as integers is easily vectorised."""
+def largest_bits(row):
+    """Bits of the largest of a float32 row without NaN; compared as integers, which vectorises."""
     found = np.int32(-(2**31))
     for i in range(np.uint64(len(row))):
         b = float_bits(row[i])
-        found = max(found, np.int32(b ^ np.int32((b >> np.int32(31)) & ABSOLUTE)))
+        key = np.int32(b ^ np.int32((b >> np.int32(31)) & ABSOLUTE))
+        found = key if key > found else found
     return np.int32(found ^ np.int32((found >> np.int32(31)) & ABSOLUTE))
 
 
@@ -108,14 +109,14 @@ def _attention_weights(scores, value_scales, high, middle, low):
 
     Returns (factor of the sums over values, whether a score is infinite).
     """
-    bits = _largest(scores)
+    bits = largest_bits(scores)
     top = arithmetic.bits_float(bits)
-    largest = arithmetic.bits_float(_largest(value_scales))
+    largest = arithmetic.bits_float(largest_bits(value_scales))
     back = np.float32(1) / largest  # a power of two, exactly
     total, n = np.int64(0), len(scores)
     for first in range(0, n, 256):  # so many weights of up to 2^22 that their sum fits in 32 bits
         part = np.int32(0)
-        for i in range(np.uint64(first), np.uint64(min(n, first + 256))):
+        for i in range(np.uint64(first), np.uint64(first + 256 if first + 256 < n else n)):
             p, k = exponential(scores[i] - top)
             u = p * power_of_two(np.int32(k + np.int32(22)))
             part = np.int32(part + to_integer(u))
@@ -130,15 +131,15 @@ def _attention_weights(scores, value_scales, high, middle, low):
 
 
 @compiled
-def _attend(
-    keys, key_scales, values, value_scales, queries, query_scales, first, visible, out, scores, digits, factors
-):
-    """Attention of the queries first … first + len(visible) - 1 (up to GROUP) of one key/value head, of one sequence.
+def _attend(keys, key_scales, values, value_scales, queries, query_scales, first, visible, out, scratch):
+    """Attention of up to GROUP queries from `first` of one key/value head, of one sequence.
 
-    queries int16 `[n, 2, head_dim]` and query_scales as in products; visible: keys that each sees; out float32
-    `[GROUP, head_dim]`; the last three are scratch. Returns whether a score is infinite.
+    queries int16 `[n, 2, head_dim]` and query_scales as in products; visible: how many keys each sees, ascending; out
+    float32 `[GROUP, head_dim]`; scratch: scores float32 `[GROUP, keys]`, digits int16 `[GROUP, 3, keys]`, factors
+    float32 `[GROUP]`. Returns whether a score is infinite.
     """
-    count, longest, bad = len(visible), visible.max(), False
+    scores, digits, factors = scratch
+    count, longest, bad = len(visible), visible[-1], False
     blocks, pairs = (longest + LANES - 1) // LANES, (longest + 1) // 2
     moved, moved_scales = queries[first:], query_scales[first:]
     score(keys, blocks, keys.shape[1], moved, 0, count, moved_scales, key_scales, key_scales, scores)
@@ -252,6 +253,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
     reach = cache.key_scales.shape[3]
     scores, digits = np.empty((GROUP, reach), dtype=np.float32), np.zeros((GROUP, 3, reach), dtype=np.int16)
     attention, factors = np.empty((GROUP, _up(size, LANES)), dtype=np.float32), np.ones(GROUP, dtype=np.float32)
+    scratch = scores, digits, factors
     visible = np.empty(tile * group, dtype=np.int64)
     bad = False
 
@@ -293,7 +295,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
                         bad |= _attend(
                             *(cache.keys[layer, slot, g], cache.key_scales[layer, slot, g]),
                             *(cache.values[layer, slot, g], cache.value_scales[layer, slot, g]),
-                            *(queries[g], query_scales[g], m, visible[m:end], attention, scores, digits, factors),
+                            *(queries[g], query_scales[g], m, visible[m:end], attention, scratch),
                         )
                         for i in range(m, end):
                             h = g * group + i % group
@@ -347,3 +349,11 @@ def logits(weights, states, state_scales, first, rows, out):
     head = weights.head
     x, scales = states[first:], state_scales[first:]
     linear(head.q, len(head.q), head.q.shape[1], x, 0, rows, scales, head.scale, head.bias, out)
+
+
+@compiled
+def step(weights, shape, cache, slots, positions, tokens, states, state_scales, out):
+    """`forward`, then the `logits` of all rows into out; returns what `forward` does."""
+    ok = forward(weights, shape, cache, slots, positions, tokens, states, state_scales)
+    logits(weights, states, state_scales, 0, len(tokens), out)
+    return ok

@@ -161,9 +161,9 @@ def _describe(config):
 def _plain_attention(config):
     """Refuse windows of attention that some layer would use."""
     window = config.get("sliding_window")
-    if config["model_type"] == "mistral" or config.get("use_sliding_window"):
-        if window is not None and window < _whole(config, "max_position_embeddings"):
-            raise _Refused(f"sliding_window {window}: exact arithmetic attends to the whole context; expected null")
+    used = window is not None and (config["model_type"] == "mistral" or config.get("use_sliding_window"))
+    if used and window < _whole(config, "max_position_embeddings"):
+        raise _Refused(f"sliding_window {window}: exact arithmetic attends to the whole context; expected null")
     for kind in config.get("layer_types", ()):
         if kind != "full_attention":
             raise _Refused(f"layer_types {kind!r}: exact arithmetic has full_attention only")

@@ -1,10 +1,10 @@
 """Exact products of rows with int16 matrices, in vector instructions of the machine at hand.
 
 A matrix of integers |w| <= 2^14 is packed so that sixteen outputs lie side by side and two inputs follow each other:
-`[blocks, pairs, 16, 2]` int16, padded with zeros. A row of integers is split into signed digits to base 256. Then one
-digit times one pair of weights, summed over the pair, is what a processor does in one instruction (vpdpwssd, or vpmaddwd
-and an addition), sixteen outputs at a time, and 512 such products fit in 32 bits: |w·digit| <= 2^21. Sums of more are
-carried on in float64, exact below 2^53. The kernel is written in LLVM's vectors, not in one processor's instructions, so
+`[blocks, pairs, 16, 2]` int16, padded with zeros. A row of integers is split into signed digits to base 256. Then two
+digits times two weights, summed, are what a processor does in one instruction (vpdpwssd, or vpmaddwd and an addition),
+sixteen outputs at a time, and the sums of 512 such products fit in 32 bits: |w·digit| <= 2^21. Longer sums are carried
+on in float64, exact below 2^53. The kernel is written in LLVM's vectors, not in one processor's instructions, so that
 it gives the same integers on all of them.
 """
 
