@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from bitlaw.compression import integer_softmax, range_coder, scoring
-from bitlaw.models.exact.decoder import forward, logits, new_cache
+from bitlaw.models.exact.decoder import forward, logits
 
 TOGETHER = 32  # chunks that share a load of the weights
 CACHE_BYTES = 1 << 30  # of keys and values, of all loops together
@@ -37,7 +37,7 @@ def decode(model, opened, counts, threads=1):
 def _chunks_together(model, counts, threads):
     """How many chunks one loop decodes: an equal share of them, as far as there is room for their caches."""
     longest = min(max(counts, default=1), model.context)
-    bytes_of_one = sum(array.nbytes for array in new_cache(model.description, 1, max(longest, 1)))
+    bytes_of_one = sum(array.nbytes for array in model.new_cache(1, max(longest, 1)))
     return max(1, min(TOGETHER, -(-len(counts) // threads), CACHE_BYTES // (threads * bytes_of_one)))
 
 
@@ -49,7 +49,7 @@ def _decode_group(model, opened, counts):
     data = np.concatenate([data for _, data in opened])
     ids = np.zeros((len(counts), longest), dtype=np.int64)
     met = np.zeros((len(counts), 3, longest), dtype=np.uint64)
-    cache = new_cache(model.description, len(counts), max(1, min(longest, model.context)))
+    cache = model.new_cache(len(counts), max(1, min(longest, model.context)))
     lengths = np.array(counts, dtype=np.int64)
     fine = _decode(model.weights, model.shape, cache, windows, states, data, ends, lengths, ids, met)
     if not fine:

@@ -8,7 +8,6 @@ import numpy as np
 
 from bitlaw.compression import integer_softmax
 from bitlaw.models import checkpoint
-from bitlaw.models.exact import one_pass
 from bitlaw.runtime.logs import progress
 
 HEAD_ROWS = 512  # logits exist for this many positions at a time, in one reused buffer
@@ -85,11 +84,12 @@ def _score_exactly(model, chunks, threads, what):
 def _score_window(model, ids, scores, window):
     """Fill `scores` for one window of a chunk's token ids; returns how many tokens passed through the model."""
     begin, end, first = window
-    states = one_pass.hidden(model, ids[begin:end])
+    states = model.hidden(ids[begin:end])
+    buffer = model.new_logits(min(HEAD_ROWS, end - first))
     for i in range(first, end, HEAD_ROWS):
         last = min(i + HEAD_ROWS, end)
         # the state at position i - 1 predicts the token at i
-        logits = one_pass.logits(model, states, i - 1 - begin, last - 1 - begin)
+        logits = model.head(states, i - 1 - begin, last - 1 - begin, buffer)
         put(scores, i, integer_softmax.intervals(logits, ids[i:last]))
     return end - begin
 

@@ -17,6 +17,35 @@ KEYS = 256
 QUERIES = 256  # rows of attention at a time: bounds the [queries, keys] array and skips most masked keys
 
 
+def not_covered(config):
+    """The first setting of a GPT-NeoX `config` (config.json's content) that `NeoX` does not compute; None if none.
+
+    `NeoX` would compute something else without a word; transformers knows these settings.
+    """
+    kind, _, share = _rotary(config)
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    rotary = int(width // heads * share) if isinstance(heads, int) and isinstance(width, int) and heads > 0 else 0
+    found = {
+        f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "gelu") != "gelu",
+        f"rotary positions of type {kind!r}": kind != "default",
+        f"{rotary} rotary entries a head, an odd number": rotary % 2,
+        "attention_bias false": not config.get("attention_bias", True),
+        "tie_word_embeddings true": config.get("tie_word_embeddings", False),
+    }
+    return next((setting for setting, given in found.items() if given), None)
+
+
+def _rotary(config):
+    """(type, base, share of each head) of the rotary positions, found where transformers looks for them, in its order.
+
+    `rope_parameters` of new files and `rope_scaling` of old ones go before the names that Pythia's files have.
+    """
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    base = rope.get("rope_theta", config.get("rotary_emb_base", 10000.0))
+    share = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
+    return rope.get("rope_type", rope.get("type", "default")), base, share
+
+
 class NeoX:
     """Weights and shape of a GPT-NeoX model (Black et al. 2022) in one dtype on one device.
 
@@ -27,7 +56,6 @@ class NeoX:
 
     def __init__(self, config, weights, dtype=torch.float32, device="cpu"):
         get = {name.removeprefix("gpt_neox."): tensor.to(device, dtype) for name, tensor in weights.items()}
-        rope = config.get("rope_parameters") or {}
         self.dtype, self.device = dtype, torch.device(device)
         self.product = linear  # of the blocks; `int8` puts its own here
         self.layers = config["num_hidden_layers"]
@@ -42,7 +70,7 @@ class NeoX:
         self.final_norm = get["final_layer_norm.weight"], get["final_layer_norm.bias"]
         self.blocks = [
             {
-                short: (get[f"layers.{i}.{long}.weight"], get.get(f"layers.{i}.{long}.bias"))
+                short: (get[f"layers.{i}.{long}.weight"], get[f"layers.{i}.{long}.bias"])
                 for short, long in (
                     ("norm1", "input_layernorm"),
                     ("norm2", "post_attention_layernorm"),
@@ -54,8 +82,8 @@ class NeoX:
             }
             for i in range(self.layers)
         ]
-        rotary = int(self.size * config.get("rotary_pct", rope.get("partial_rotary_factor", 1.0)))
-        base = config.get("rotary_emb_base", rope.get("rope_theta", 10000.0))
+        _, base, share = _rotary(config)
+        rotary = int(self.size * share)
         inverse = 1.0 / (base ** (torch.arange(0, rotary, 2, dtype=torch.int64).float() / rotary))
         angles = torch.outer(torch.arange(self.context).float(), inverse).repeat(1, 2)
         self.rotary = rotary
