@@ -53,6 +53,8 @@ class Pair:
     def restore(self, stream, threads=1):
         header, records = unpack(stream)
         codec.check(header, WEIGHTS, TOKENIZER)
+        if header.precision != self.precision:  # `codec.restore` loads the model in the header's precision
+            raise InputError("another precision")
         if header.lockstep:
             lockstep.check(self.model, header.lockstep)
         return [data for data, _ in codec.decode(self.model, self.spelling, header, records, threads)]

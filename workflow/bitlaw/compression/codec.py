@@ -97,7 +97,7 @@ def check(found, weights, tokenizer):
             differ = next(i for i in range(len(here)) if here[i] != there[i]) // 16 * 16
             raise InputError(
                 f"the stream was made with another {name} (sha256 from digit {differ + 1} on "
-                f"{there[differ : differ + 16]}, here {here[differ : differ + 16]}): give the {name} that it was made with"
+                f"{there[differ : differ + 16]}, here {here[differ : differ + 16]}): give the {name} it was made with"
             )
     if found.lockstep is None and found.arithmetic != ARITHMETIC:
         raise InputError(
