@@ -1,5 +1,6 @@
 """Tables of where the bits go, and their pictures."""
 
+import csv
 import json
 import re
 
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitlaw import InputError
-from bitlaw.analysis import breakdown, prior_and_context, rate_by_position
+from bitlaw.analysis import breakdown, cell_table, prior_and_context, rate_by_position
+from bitlaw.analysis.classical import COLUMN_NAMES
 from bitlaw.compression import accounting
 from bitlaw.figures import audit, context, scaling
 from chunk_rows import rows_of
@@ -98,6 +100,32 @@ def test_classical_compressors_stand_among_the_models(cells, classical):
     assert f"| b, step 100 | 4,000 | {last['b']:.3f} |  |" in lines and "step 10 " not in "".join(lines)
     ratios = [float(line.split("|")[3]) for line in lines[2:]]
     assert ratios == sorted(ratios)
+
+
+def test_a_failed_compressor_is_listed_as_that_and_is_no_line_of_the_figure(cells, classical, tmp_path):
+    whole = (classical["compressor"] == "ppmd") & (classical["modality"] == "text")
+    failed = classical.assign(ratio=classical["ratio"].mask(whole))
+    lines = breakdown.beside_models(failed, cells, "text").splitlines()
+    assert lines[-1] == "| ppmd |  | failed | failed |" and "| gzip |  | 0.500 | 0.400 |" in lines
+    scaling.scaling(cells, {}, {"svg": tmp_path / "s.svg"}, classical=failed)
+    everything = "\n".join(words(tmp_path / "s.svg"))
+    assert "gzip 0.50" in everything and "ppmd" not in everything
+    for none in (failed.iloc[:0], failed.assign(ratio=np.nan)):
+        breakdown.beside_models(none, cells, "text")
+        scaling.scaling(cells, {}, {"svg": tmp_path / "none.svg"}, classical=none)
+        assert "gzip" not in "\n".join(words(tmp_path / "none.svg"))
+    assert len(breakdown.beside_models(failed.iloc[:0], cells, "text").splitlines()) == 4
+
+
+def test_sizes_stay_whole_numbers_beside_a_failed_one(tmp_path):
+    """From the job's own file, by way of the script's writer, to the table."""
+    rows = [dict.fromkeys(COLUMN_NAMES, "x") | {"bytes_out": size, "ratio": None} for size in (1234, None)]
+    with open(tmp_path / "text.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMN_NAMES)
+        writer.writeheader()
+        writer.writerows(rows)
+    cell_table.write_csv(breakdown.read_classical([tmp_path / "text.csv"] * 2), tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_text().splitlines()[1:3] == ["x,x,x,x,x,x,1234,,x", "x,x,x,x,x,x,,,x"]
 
 
 def words(svg):

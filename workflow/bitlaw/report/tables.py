@@ -168,7 +168,8 @@ MORE = {  # tables of other stages: name of the csv → function of its path
         "classical",
         "size of all chunks after a compressor over their size before; chunk: each by itself, whole: one after another",
         {"modality": ("modality", None), "compressor": ("compressor", None), "scope": ("scope", None)}
-        | {"ratio": ("ratio", ".4f"), "bytes_out": ("bytes", ",.0f"), "flags": ("as called", None)},
+        | {"ratio": ("ratio", ".4f"), "bytes_out": ("bytes", ",.0f"), "status": ("status", None)}
+        | {"flags": ("as called", None)},
     ),
     "context": lambda path: of_csv(
         path,
