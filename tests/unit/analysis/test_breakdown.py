@@ -63,8 +63,8 @@ def classical():
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), st.floats(0.01, 40), st.sampled_from([0.0, 0.5]))
 def test_the_audits_row_adds_up(seeds, scale, top):
     cell = accounting.cell(rows_of(seeds, 700, scale, top))
-    table = breakdown.audit(pd.DataFrame([cell | dict.fromkeys(breakdown.LABELS, 1)]))
-    assert list(table.columns) == [*breakdown.LABELS, "published", *accounting.AUDIT_TERMS, "lossless"]
+    table = breakdown.audit(pd.DataFrame([cell | dict.fromkeys(cell_table.LABELS, 1)]))
+    assert list(table.columns) == [*cell_table.LABELS, "published", *accounting.AUDIT_TERMS, "lossless"]
     row = table.iloc[0]
     if cell["dropped"] < cell["chunks"]:
         assert row["published"] + row[list(accounting.AUDIT_TERMS)].sum() == pytest.approx(row["lossless"], abs=1e-12)
@@ -169,7 +169,7 @@ def test_the_figure_of_context_shows_parts_sizes_and_controls(paths, tmp_path):
     assert "random" not in seen  # it lies behind the others, and has no panel
     assert {"1000", "4000", "parameters"} <= set(seen) and "bytes shuffled" not in seen
     more = pd.concat([table, table.assign(**{"pass": "shuffled"})])
-    gains = table.drop_duplicates(breakdown.LABELS)[breakdown.LABELS]
+    gains = table.drop_duplicates(list(cell_table.LABELS))[list(cell_table.LABELS)]
     gains = gains.assign(**{f"{part}{end}": 0.1 for part in ("domain", "file") for end in ("", "_low", "_high")})
     context.emergence(more, {"svg": tmp_path / "more.svg"}, gains)
     everything = "\n".join(words(tmp_path / "more.svg"))

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from bitlaw.analysis.cell_table import LABELS
 from bitlaw.compression.accounting import AUDIT_TERMS
 
-LABELS = ["modality", "model", "step", "params_total"]
 CODEC_COLUMNS = (  # of a cell's parquet file, those that the codec table is made of
     *("chunk", "bytes", "tokens"),
     *("bits_by_position", "bits_first_token", "bits_top_bits", "bits_stream"),
@@ -18,20 +18,22 @@ CODEC_COLUMNS = (  # of a cell's parquet file, those that the codec table is mad
 
 
 def audit(cells):
-    """The audit alone, a row a cell of the table `cells`: LABELS, published, AUDIT_TERMS in order, lossless.
+    """From the published ratio to the lossless one: DataFrame with LABELS, published, AUDIT_TERMS, lossless.
 
-    published + AUDIT_TERMS = lossless to float64 rounding; NaN where `published` keeps no chunk.
+    A row for each of `cells` (see `cell_table.collect`). published + all terms = lossless to float64 rounding; what is
+    taken over the chunks that the published study keeps is NaN where it keeps none.
     """
     renamed = cells.rename(columns={"cr_published": "published", "cr_lossless": "lossless"})
     return renamed[[*LABELS, "published", *AUDIT_TERMS, "lossless"]]
 
 
 def codec(paths):
-    """What lossless costs, a row a cell, from json files and the parquet files beside them.
+    """What the real stream takes beside its ideal size: DataFrame, a row for each of `paths`.
 
-    stream_bits: the whole stream as written, header and all. ideal_bits: what a coder of no loss would need for the
-    integer frequencies, the first tokens and the top bits. lockstep_bits, one_shot_bits: coded strings of the verified
-    chunks, made by steps and in one pass. Ratios are of chunks.
+    paths: the cells' json files, parquet files beside them. stream_bits: the whole stream as written, header and all.
+    ideal_bits: what a coder without loss would write for the integer frequencies, the first tokens and the top bits.
+    lockstep_bits, one_shot_bits: coded strings of the chunks that were decoded, made by steps and in one pass.
+    ratio_...: over chunks.
     """
     rows = []
     for path in map(Path, paths):

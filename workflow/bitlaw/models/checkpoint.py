@@ -66,6 +66,7 @@ def _named_by_index(index):
 
 
 def read_config(folder):
+    """The content of the folder's config.json; InputError when it cannot be read as JSON."""
     path = Path(folder) / "config.json"
     try:
         return json.loads(path.read_text())
@@ -75,15 +76,15 @@ def read_config(folder):
 
 def shapes(folder):
     """Name to shape of every parameter, from the headers alone."""
-    found = {}
+    entries = {}
     for path in weight_files(folder):
         with open(path, "rb") as file:
             try:
                 header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
             except (ValueError, struct.error, MemoryError, OverflowError):
                 raise InputError(f"{path}: not a safetensors file; fetch it again") from None
-        found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    return {name: shape for name, shape in found.items() if not name.endswith(BUFFERS)}
+        entries |= header
+    return {n: e["shape"] for n, e in entries.items() if n != "__metadata__" and not n.endswith(BUFFERS)}
 
 
 def describe(folder):
