@@ -90,7 +90,7 @@ def test_format_on_disk(tmp_path):
     folder = source(tmp_path / "in", {"a": data})
     found = cut(folder, TEXT | {"chunks": 600}, 2048, tmp_path / "out")
     names = [f"shard-{i:05d}.npy" for i in range(3)]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", *names]
+    assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == ["manifest.json", *names]
     assert [(s["file"], s["chunks"]) for s in found["shards"]] == list(zip(names, (SHARD, SHARD, 88), strict=True))
     for shard in found["shards"]:
         raw = (tmp_path / "out" / shard["file"]).read_bytes()
@@ -101,7 +101,7 @@ def test_format_on_disk(tmp_path):
     assert found["source"]["files"][0]["sha256"] == hashlib.sha256(data).hexdigest()
     assert found["chunk_bytes"] == 2048 and found["sampling"]["chunks"] == 600
     again = cut(folder, TEXT | {"chunks": 5}, 2048, tmp_path / "out")  # an older cut does not show through
-    assert len(again["shards"]) == 1 and len(list((tmp_path / "out").iterdir())) == 2
+    assert len(again["shards"]) == 1 and len(list((tmp_path / "out").glob("[!.]*"))) == 2
 
 
 def test_files_are_taken_in_the_order_of_their_names(tmp_path):

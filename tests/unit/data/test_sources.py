@@ -67,7 +67,7 @@ def test_plain_file_and_provenance(server, tmp_path):
     (entry,) = record["files"]
     expected = {"path": "a b.bin", "bytes": len(DATA), "sha256": sha(DATA), "member": "a b.bin"}
     assert entry == {**expected, "place": server.url("/a%20b.bin")}
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["a b.bin", "source.json"]
+    assert sorted(p.name for p in (tmp_path / "data").glob("[!.]*")) == ["a b.bin", "source.json"]
     assert not list((tmp_path / ".downloads").iterdir())  # the archive is gone once its files are there
 
 
@@ -75,7 +75,7 @@ def test_plain_file_and_provenance(server, tmp_path):
 def test_archives_give_the_named_members_only(server, tmp_path, pack, name):
     members = {"a/one.txt": b"1", "a/two.txt": b"22", "a/b/three.gz": gzip.compress(b"333"), "a/other.py": b"no"}
     record = archive(server, name, pack(members), ["a/*.txt", "a/b/three.gz"], tmp_path)
-    found = {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir() if p.name != "source.json"}
+    found = {p.name: p.read_bytes() for p in (tmp_path / "data").glob("[!.]*") if p.name != "source.json"}
     assert found == {"one.txt": b"1", "two.txt": b"22", "three": b"333"}
     assert {f["path"]: f["sha256"] for f in record["files"]} == {name: sha(data) for name, data in found.items()}
 
@@ -314,6 +314,8 @@ def test_two_members_of_one_name(server, tmp_path):
         archive(server, "x.tar.gz", tarred({"a/x": b"1", "b/x": b"2"}), ["*/x"], tmp_path)
     with pytest.raises(InputError, match=r"second file would be called 'source\.json'"):
         archive(server, "x.zip", zipped({"source.json": b"{}", "source.json.gz": gzip.compress(b"")}), ["*"], tmp_path)
+    with pytest.raises(InputError, match=r"second file would be called '\.written\.json'"):
+        archive(server, "x.zip", zipped({".written.json": b"[]"}), ["*"], tmp_path)
 
 
 def test_archive_needs_limit_and_members(server, tmp_path):
@@ -438,9 +440,21 @@ def test_local_folder_is_listed_not_copied(tmp_path, monkeypatch):
     record = fetch("mine", source, tmp_path / "data")
     assert [f["path"] for f in record["files"]] == [str(tmp_path / "mine" / n) for n in ("a.txt", "b.txt")]
     assert record["files"][0] | {"bytes": 5, "sha256": sha(b"a.txt")} == record["files"][0]
-    assert [p.name for p in Path("data").iterdir()] == ["source.json"]
+    assert [p.name for p in Path("data").glob("[!.]*")] == ["source.json"]
     with pytest.raises(InputError, match="no file matches"):
         fetch("mine", source | {"pattern": "*.wav"}, tmp_path / "data")
+
+
+def test_a_folder_with_something_of_somebody_elses_is_refused_and_kept(server, tmp_path):
+    archive(server, "x.zip", zipped({"a": b"old"}), ["a"], tmp_path)
+    (tmp_path / "data" / "my notes").write_text("mine")
+    with pytest.raises(InputError, match="data: holds 'my notes', which was not written here"):
+        archive(server, "x.zip", zipped({"a": b"new"}), ["a"], tmp_path)
+    assert (tmp_path / "data" / "a").read_bytes() == b"old" and (tmp_path / "data" / "my notes").exists()
+    (tmp_path / "data" / "my notes").unlink()
+    (tmp_path / "data" / "source.json").unlink()  # as Snakemake deletes the target of a rule that runs again
+    archive(server, "x.zip", zipped({"a": b"new"}), ["a"], tmp_path)
+    assert (tmp_path / "data" / "a").read_bytes() == b"new"
 
 
 def test_an_old_folder_is_replaced_whole_or_kept(server, tmp_path):
@@ -449,4 +463,4 @@ def test_an_old_folder_is_replaced_whole_or_kept(server, tmp_path):
         archive(server, "x.zip", zipped({"b": b"new"}), ["a"], tmp_path)
     assert (tmp_path / "data" / "a").read_bytes() == b"old"
     archive(server, "x.zip", zipped({"b": b"new"}), ["b"], tmp_path)
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["b", "source.json"]
+    assert sorted(p.name for p in (tmp_path / "data").glob("[!.]*")) == ["b", "source.json"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing_folder
 from bitlaw.runtime.logs import progress
 
 FORMAT = 1
@@ -45,8 +45,7 @@ def cut(source_folder, modality, chunk_bytes, out):
     pool, origin, read_one, more = _setting(modality, "cut", kinds)(paths, modality, chunk_bytes)
     chosen = _choose(pool, modality, source["name"])
     at = progress(f"cut {source['name']}", len(chosen), "chunks")
-    with replacing(out) as new:
-        new.mkdir()
+    with replacing_folder(out) as new:
         shards = []
         for start in range(0, len(chosen), SHARD):
             rows = [np.frombuffer(read_one(i), dtype=np.uint8) for i in chosen[start : start + SHARD]]

@@ -28,7 +28,7 @@ import numpy as np
 from bitlaw import InputError
 from bitlaw.data import hub_dataset
 from bitlaw.data.download import FAILURES, check, digest, download, file_name, reason, shown
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import WRITTEN, replacing_folder
 
 log = logging.getLogger("bitlaw")
 
@@ -54,8 +54,7 @@ def fetch(name, source, folder, wanted=None):
     """
     folder = Path(folder)
     cache = folder.parent / ".downloads" / folder.name  # outlives a kill; not shared with other sources' jobs
-    with replacing(folder) as new:
-        new.mkdir()
+    with replacing_folder(folder) as new:
         if "folder" in source:
             used = [{"folder": source["folder"], "pattern": source.get("pattern", "*")}]
             files = _local(name, **used[0])
@@ -156,7 +155,7 @@ def _extract(part, place, limit, new, before):
                 if refused:
                     raise InputError(f"{archive}: member {name!r} {refused}; take another archive or member")
                 target = new / pure.name.removesuffix(".gz")
-                if target.exists() or target.name == "source.json":
+                if target.exists() or target.name in ("source.json", WRITTEN):
                     raise InputError(f"{archive}: a second file would be called {target.name!r}; narrow `members`")
                 with opener() as raw, gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw as stream:
                     total += _copy(stream, target, limit, total, f"{archive}: member {name!r}")

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing_folder
 
 CONFIG = {  # of LlamaForCausalLM: key of the metadata
     "hidden_size": "llama.embedding_length",
@@ -59,8 +59,7 @@ def convert(source, folder):
         raise InputError(f"{path}: not a readable GGUF file ({error}); fetch it again") from None
     meta = {name: field.contents() for name, field in reader.fields.items()}
     weights = _weights(reader, meta, path)
-    with replacing(folder) as new:
-        new.mkdir()
+    with replacing_folder(folder) as new:
         (new / "config.json").write_text(json.dumps(_config(meta, weights, path), indent=1) + "\n")
         save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
         _tokenizer(meta, path).save(str(new / "tokenizer.json"))

@@ -21,7 +21,7 @@ from bitlaw import InputError
 from bitlaw.data.download import digest, reason
 from bitlaw.data.hub_errors import explained
 from bitlaw.models import checkpoint
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing, replacing_folder
 
 log = logging.getLogger("bitlaw")
 
@@ -45,8 +45,7 @@ def fetch_model(repository, revision, folder, tokenizer, commit=None, pins=PINS)
     if own:
         _same_vocabulary(own, tokenizer, repository)
         fetched["tokenizer.json"] = own
-    with replacing(folder) as new:
-        new.mkdir()
+    with replacing_folder(folder) as new:
         for name, path in fetched.items():
             shutil.copyfile(path, new / name)
         _place(weights, new, repository)
@@ -62,8 +61,7 @@ def fetch_tokenizer(repository, revision, folder, commit=None, pins=PINS):
     commit = _resolve(repository, revision, commit, pins)
     path = _need(repository, revision, commit, "tokenizer.json")
     record = _record(repository, revision, commit, {"tokenizer.json": path})
-    with replacing(folder) as new:
-        new.mkdir()
+    with replacing_folder(folder) as new:
         shutil.copyfile(path, new / "tokenizer.json")
         (new / "source.json").write_text(json.dumps(record, indent=1) + "\n")
     _pin(repository, revision, commit, pins)
