@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import check_file_target, replacing
+from bitlaw.runtime.atomic import check_file_target, replacing, write_text
 
 CHUNK = 2048
 STANDARD = "-"  # as FILE standard input, as --output standard output; a file of that name is ./-
@@ -157,8 +157,7 @@ def fit(arguments):
         law["samples"] = drawn.pop("samples")
         law["bootstrap"] = drawn
     target = arguments.output or arguments.file.with_suffix(".law.json")
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(law, indent=1, allow_nan=False) + "\n")
+    write_text(target, json.dumps(law, indent=1, allow_nan=False) + "\n")
     print(formatting.listing(law))
     print(f"law written to {target}")
 

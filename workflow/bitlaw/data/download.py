@@ -23,7 +23,7 @@ import requests
 import urllib3
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import write_text
 from bitlaw.runtime.logs import progress
 
 log = logging.getLogger("bitlaw")
@@ -207,8 +207,7 @@ def _get(url, part, cert):
             tag = reply.headers.get("ETag", "W/")  # a weak tag, W/..., does not promise the same bytes
             validator = reply.headers.get("Last-Modified") if tag.startswith("W/") else tag
             part.unlink(missing_ok=True)
-            with replacing(note) as temporary:
-                temporary.write_text(json.dumps({"size": size, "validator": validator}))
+            write_text(note, json.dumps({"size": size, "validator": validator}))
         total = None if size == "*" else int(size)
         at = progress(f"download {file_name(url)}", total, "MB", 1e6)
         with open(part, "ab", buffering=0) as sink:  # unbuffered: a kill loses nothing that has arrived

@@ -21,7 +21,7 @@ from bitlaw import InputError
 from bitlaw.data.download import digest, reason
 from bitlaw.data.hub_errors import explained
 from bitlaw.models import checkpoint
-from bitlaw.runtime.atomic import replacing, replacing_folder
+from bitlaw.runtime.atomic import replacing_folder, write_text
 
 log = logging.getLogger("bitlaw")
 
@@ -91,8 +91,7 @@ def _pin(repository, revision, commit, pins):
     """Keep the first commit fetched of a revision."""
     pin = Path(pins) / repository / revision
     if not pin.exists():
-        with replacing(pin) as temporary:
-            temporary.write_text(f"{commit}\n")
+        write_text(pin, f"{commit}\n")
 
 
 def _get(repository, revision, commit, name):

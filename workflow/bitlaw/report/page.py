@@ -22,7 +22,7 @@ from bitlaw import InputError
 from bitlaw.data import shards, tokens
 from bitlaw.laws import formatting
 from bitlaw.report import chart, chunk_view, findings, tables
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import write_text
 
 TEMPLATE = Path(__file__).parents[2] / "report"
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -86,8 +86,7 @@ def write(path, config, cells_path, law_paths, about_paths, chunks, figure, pict
         raise InputError(
             f"{path}: {len(text.encode()):,} bytes, more than {MOST_BYTES:,}: show fewer cells or pictures"
         )
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    write_text(path, text)
 
 
 def data(value):

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import write_text
 
 SECONDS_BETWEEN = 5.0
 LAST_LINES = 5  # of a failed job's log
@@ -56,8 +56,7 @@ def log_to(path):
 
 def cells_to_do(path, cells):
     """Note in the file `path` which cells (json paths) a run is about to make; `cell_done` reads it."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"started": time.time(), "cells": list(cells)}))
+    write_text(path, json.dumps({"started": time.time(), "cells": list(cells)}))
 
 
 def cell_done(path):
