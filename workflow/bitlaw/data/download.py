@@ -24,6 +24,7 @@ import urllib3
 
 from bitlaw import InputError
 from bitlaw.runtime.atomic import write_text
+from bitlaw.runtime.hashing import digest
 from bitlaw.runtime.logs import progress
 
 log = logging.getLogger("bitlaw")
@@ -51,16 +52,11 @@ def download(place, cache):
     raise InputError("; ".join(reasons))
 
 
-def digest(path, kind="sha256"):
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, kind).hexdigest()
-
-
 def check(path, hashes, what):
     """Raise InputError unless the file at `path` has the md5 and sha256 in `hashes` (either may be missing)."""
     for kind, expected in _hashes(hashes).items():
-        if (found := digest(path, kind)) != expected.lower():
-            raise InputError(f"{what} has {kind} {found} where {expected} is expected")
+        if (actual := digest(path, kind=kind)) != expected.lower():
+            raise InputError(f"{what} has {kind} {actual} where {expected} is expected")
 
 
 def reason(error):

@@ -13,8 +13,9 @@ from contextlib import closing
 from pathlib import PurePosixPath
 
 from bitlaw import InputError
-from bitlaw.data.download import digest, reason
+from bitlaw.data.download import reason
 from bitlaw.data.shards import COLUMNS, ROWS
+from bitlaw.runtime.hashing import digest
 from bitlaw.runtime.logs import progress
 
 log = logging.getLogger("bitlaw")

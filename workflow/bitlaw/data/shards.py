@@ -18,6 +18,7 @@ import numpy as np
 
 from bitlaw import InputError
 from bitlaw.runtime.atomic import replacing_folder
+from bitlaw.runtime.hashing import digest
 from bitlaw.runtime.logs import progress
 
 FORMAT = 1
@@ -39,7 +40,7 @@ def cut(source_folder, modality, chunk_bytes, out):
     paths = {file["path"]: source_folder / file["path"] for file in files}  # an absolute path stays as it is
     for file in files:
         path = paths[file["path"]]
-        if not path.is_file() or _sha256(path) != file["sha256"]:
+        if not path.is_file() or digest(path) != file["sha256"]:
             raise InputError(f"{path} is missing or changed since it was fetched; fetch {source['name']!r} again")
     kinds = {"bytes": _bytes, "image": _image, "speech": _speech}
     pool, origin, read_one, more = _setting(modality, "cut", kinds)(paths, modality, chunk_bytes)
@@ -51,7 +52,7 @@ def cut(source_folder, modality, chunk_bytes, out):
             rows = [np.frombuffer(read_one(i), dtype=np.uint8) for i in chosen[start : start + SHARD]]
             name = f"shard-{len(shards):05d}.npy"
             np.save(new / name, np.stack(rows))
-            shards.append({"file": name, "chunks": len(rows), "sha256": _sha256(new / name)})
+            shards.append({"file": name, "chunks": len(rows), "sha256": digest(new / name)})
             at(start + len(rows))
         found = {
             "format": FORMAT,
@@ -88,11 +89,6 @@ def read(folder):
             raise InputError(f"{path} is missing or not the file of its manifest; delete {folder} and cut it again")
         blocks.append(np.load(io.BytesIO(data), allow_pickle=False))
     return np.concatenate(blocks)
-
-
-def _sha256(path):
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _setting(modality, key, allowed):

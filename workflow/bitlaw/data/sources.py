@@ -27,8 +27,9 @@ import numpy as np
 
 from bitlaw import InputError
 from bitlaw.data import hub_dataset
-from bitlaw.data.download import FAILURES, check, digest, download, file_name, reason, shown
+from bitlaw.data.download import FAILURES, check, download, file_name, reason, shown
 from bitlaw.runtime.atomic import WRITTEN, replacing_folder
+from bitlaw.runtime.hashing import digest
 
 log = logging.getLogger("bitlaw")
 

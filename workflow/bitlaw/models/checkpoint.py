@@ -3,13 +3,13 @@
 A checkpoint is a folder in the layout of the Hugging Face Hub: config.json, *.safetensors, tokenizer.json.
 """
 
-import hashlib
 import json
 import math
 import struct
 from pathlib import Path
 
 from bitlaw import InputError
+from bitlaw.runtime.hashing import digest
 
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
@@ -50,16 +50,11 @@ def shapes(folder):
 
 def describe(folder):
     """weights_sha256, params_total and params_nonembedding (all but the token embeddings and the head)."""
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
     counts = {name: math.prod(shape) for name, shape in shapes(folder).items()}
     embedding = sum(n for name, n in counts.items() if any(f"{part}." in name for part in EMBEDDINGS))
     total = sum(counts.values())
     return {
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": digest(*weight_files(folder)),
         "params_total": total,
         "params_nonembedding": total - embedding,
     }

@@ -5,7 +5,6 @@ The template is workflow/report/page.html with page.css and page.js; `chart` mak
 """
 
 import base64
-import hashlib
 import html
 import json
 import platform
@@ -23,6 +22,7 @@ from bitlaw.data import shards, tokens
 from bitlaw.laws import formatting
 from bitlaw.report import chart, chunk_view, findings, tables
 from bitlaw.runtime.atomic import write_text
+from bitlaw.runtime.hashing import digest
 
 TEMPLATE = Path(__file__).parents[2] / "report"
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -71,7 +71,7 @@ def write(path, config, cells_path, law_paths, about_paths, chunks, figure, pict
         "same": same,
         "own": own,
         "sources": sources(chunks),
-        "files": {Path(p).name: sha256(p) for p in (cells_path, *law_paths.values())},
+        "files": {Path(p).name: digest(p) for p in (cells_path, *law_paths.values())},
         "versions": {"bitlaw": cite["version"], "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
@@ -102,10 +102,6 @@ def uri(path):
 def caption(name):
     """The caption of a figure: the one that Snakemake's own report shows, plain text."""
     return " ".join((TEMPLATE / f"{name}.rst").read_text().split())
-
-
-def sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def law_section(modality, found):
