@@ -18,7 +18,7 @@ import soundfile
 import zstandard
 from PIL import Image
 
-from bitlaw.data.shards import COLUMNS
+from bitlaw.data.chunking import PATCH_COLUMNS
 from bitlaw.runtime.logs import progress
 
 COLUMN_NAMES = ("modality", "compressor", "flags", "scope", "chunks", "bytes_in", "bytes_out", "ratio")
@@ -62,7 +62,7 @@ def _unzstd(data):
 
 def _png(data):
     out = io.BytesIO()
-    Image.frombytes("L", (COLUMNS, len(data) // COLUMNS), data).save(out, format="PNG", optimize=True)
+    Image.frombytes("L", (PATCH_COLUMNS, len(data) // PATCH_COLUMNS), data).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
@@ -100,7 +100,7 @@ def compressors(sampling):
     """Name to Compressor for chunks that were cut by `sampling` (a manifest's): PNG for images, FLAC for speech too."""
     found = dict(GENERAL)
     if sampling["cut"] == "image":
-        found["png"] = Compressor(f"Pillow: PNG, 8-bit grey, {COLUMNS} wide, optimize", _png, _from_png)
+        found["png"] = Compressor(f"Pillow: PNG, 8-bit grey, {PATCH_COLUMNS} wide, optimize", _png, _from_png)
     if sampling["cut"] == "speech":
         rate = sampling["rate"]
         flags = "flac -8 --no-padding --force-raw-format --endian=little --sign=signed --channels=1 --bps=16"

@@ -9,6 +9,7 @@ import gzip
 import json
 import logging
 import lzma
+import math
 import os
 import re
 import shutil
@@ -86,7 +87,7 @@ def _generated(name, source, new):
         raise InputError(f"{name}: generator {source['generator']!r} is unknown; the only one is 'uniform'")
     count, path = source["bytes"], new / "random.bin"
     # the raw words of PCG64 are the same in every version of numpy; Generator's methods promise less
-    words = np.random.PCG64(source["seed"]).random_raw(-(-count // 8)).astype("<u8")
+    words = np.random.PCG64(source["seed"]).random_raw(math.ceil(count / 8)).astype("<u8")
     path.write_bytes(words.tobytes()[:count])
     return _entry(path, path.name, None, "uniform")
 
