@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from bitlaw import InputError
 from bitlaw.data.chunking import PATCH_COLUMNS, PATCH_ROWS, resampled_length
-from bitlaw.data.download import reason
+from bitlaw.data.network import reason
 from bitlaw.runtime.hashing import digest
 from bitlaw.runtime.logs import progress
 

@@ -18,8 +18,8 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 
 from bitlaw import InputError
-from bitlaw.data.download import reason
 from bitlaw.data.hub_errors import explained
+from bitlaw.data.network import reason
 from bitlaw.models import checkpoint
 from bitlaw.runtime.atomic import replacing_folder, write_text
 from bitlaw.runtime.hashing import digest
