@@ -204,8 +204,8 @@ class SpeechChunks:
             sound = resample_poly(sound.mean(axis=1), self.rate // common, stored // common)
             sound = np.clip(np.rint(sound * 32768), -32768, 32767).astype("<i2")
         if len(sound) != self.lengths[file]:
-            found = f"{len(sound)} samples where its header promises {self.lengths[file]}"
-            raise InputError(f"{self.paths[file]} has {found}; fetch it again or remove it")
+            counted = f"{len(sound)} samples where its header promises {self.lengths[file]}"
+            raise InputError(f"{self.paths[file]} has {counted}; fetch it again or remove it")
         return sound
 
     def _understood(self, file, read, **options):

@@ -219,18 +219,23 @@ def _members(part, archive, single):
         yield [(archive, None, partial(open, part, "rb"))]
     elif archive.endswith((".zip", ".whl")):
         with zipfile.ZipFile(part) as opened:
-            infos = [info for info in opened.infolist() if not info.is_dir()]
-            # the upper half of external_attr is the Unix mode, where the writer had one
-            links = {i for i in infos if stat.S_IFMT(i.external_attr >> 16) not in (0, stat.S_IFREG)}
-            why = ["is a link or device" if i in links else "is encrypted" if i.flag_bits & 1 else None for i in infos]
-            yield [(i.filename, w, partial(opened.open, i)) for i, w in zip(infos, why, strict=True)]
+            files = [info for info in opened.infolist() if not info.is_dir()]
+            yield [(info.filename, _refused_zip_member(info), partial(opened.open, info)) for info in files]
     else:
         with tarfile.open(part, "r:*") as opened:
             yield (
-                (i.name, None if i.isreg() else "is a link or device", partial(opened.extractfile, i))
-                for i in opened  # one pass: the member is read where the iteration stands
-                if not i.isdir()
+                (info.name, None if info.isreg() else "is a link or device", partial(opened.extractfile, info))
+                for info in opened  # one pass: the member is read where the iteration stands
+                if not info.isdir()
             )
+
+
+def _refused_zip_member(info):
+    """Why no file is written for this entry of a zip archive, or None."""
+    kind = stat.S_IFMT(info.external_attr >> 16)  # the upper half is the Unix mode, where the writer had one
+    if kind not in (0, stat.S_IFREG):
+        return "is a link or device"
+    return "is encrypted" if info.flag_bits & 1 else None
 
 
 def _copy(stream, target, limit, before, what):

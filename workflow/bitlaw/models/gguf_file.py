@@ -91,7 +91,7 @@ def _weights(reader, meta, path):
     if scaling := [key for key in meta if key.startswith("llama.rope.scaling.")]:
         raise InputError(f"{path}: {scaling[0]} = {meta[scaling[0]]!r}; scaled rotary embeddings are not converted")
     heads = {"attn_q": "llama.attention.head_count", "attn_k": "llama.attention.head_count_kv"}
-    found = {}
+    weights = {}
     for tensor in reader.tensors:
         name = _name(tensor.name)
         if name is None:
@@ -100,8 +100,8 @@ def _weights(reader, meta, path):
         part = tensor.name.split(".")[-2]
         if part in heads:
             values = _halves(values, _value(meta, heads[part], path))
-        found[name] = np.ascontiguousarray(values)
-    return found
+        weights[name] = np.ascontiguousarray(values)
+    return weights
 
 
 def _name(name):

@@ -1,4 +1,7 @@
-"""Tell where a long step is and how long it will take, through `logging` (terminal and log file alike)."""
+"""Messages of a job: how far a long step is, how many cells of a run are done, and how a failure is told.
+
+All goes through `logging`, to the terminal and to the job's log file alike.
+"""
 
 import json
 import logging
@@ -23,7 +26,7 @@ def progress(what, total, unit="", scale=1):
     log = logging.getLogger("bitlaw")
     started = last = time.monotonic()
 
-    def at(done):
+    def report(done):
         nonlocal last
         now = time.monotonic()
         if now - last < SECONDS_BETWEEN:
@@ -35,7 +38,7 @@ def progress(what, total, unit="", scale=1):
         left = (now - started) * (total - done) / done if done else float("nan")
         log.info("%s: %.4g of %.4g %s, %.0f s left", what, done / scale, total / scale, unit, left)
 
-    return at
+    return report
 
 
 def log_to(path):
