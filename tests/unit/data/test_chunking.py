@@ -133,6 +133,20 @@ def test_settings_out_of_bounds(tmp_path, change, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "setting, key",
+    [(TEXT | {"sampling": "spread"}, "seed"), (IMAGE | {"patches": "crop"}, "seed"), (SPEECH, "rate")],
+)
+def test_numbers_that_are_missing_or_cannot_be_are_one_line(tmp_path, setting, key):
+    data = {"bytes": bytes(9000), "image": picture(32, 64)[1], "speech": sound(5000)[1]}[setting["cut"]]
+    folder = source(tmp_path / "in", {"a": data})
+    for value in (None, -1, 1.5, True, "1"):
+        with pytest.raises(InputError, match=f"^{key} is {value!r}; set it to a whole number of at least"):
+            cut(folder, setting | {key: value}, 2048, tmp_path / "out")
+    with pytest.raises(InputError, match=f"^{key} is None"):
+        cut(folder, {name: value for name, value in setting.items() if name != key}, 2048, tmp_path / "out")
+
+
 @pytest.mark.parametrize("sampling", ["head", "spread"])
 def test_all_patches_of_images(tmp_path, sampling):
     pictures = {

@@ -555,6 +555,18 @@ def test_generator_is_deterministic(tmp_path):
         fetch("random", source | {"generator": "normal"}, tmp_path / "x")
 
 
+@pytest.mark.parametrize("key", ["bytes", "seed"])
+@pytest.mark.parametrize("value", [None, -1, 1.5, True, "8"])
+def test_generator_settings_that_cannot_be(tmp_path, key, value):
+    source = {"generator": "uniform", "bytes": 8, "seed": 1, "licence": "CC0", key: value}
+    with pytest.raises(InputError, match=rf"^sources\.random: {key} is {value!r}; set it to a whole number"):
+        fetch("random", source, tmp_path / "data")
+    del source[key]
+    with pytest.raises(InputError, match=rf"{key} is None"):
+        fetch("random", source, tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_local_folder_is_listed_not_copied(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     for name in ("b.txt", "a.txt", "c.md"):

@@ -41,7 +41,9 @@ def sample(available, settings, source):
         raise InputError(f"{source} gives {available} chunks but {wanted} are asked for; lower `chunks` or add files")
     if _one_of(settings, "sampling", ("head", "spread")) == "head":
         return np.arange(wanted)
-    return np.sort(np.random.default_rng(settings["seed"]).choice(available, size=wanted, replace=False))
+    return np.sort(
+        np.random.default_rng(whole_number(settings, "seed", 0)).choice(available, size=wanted, replace=False)
+    )
 
 
 class ByteChunks:
@@ -86,7 +88,7 @@ class ImagePatches:
                 f"chunk_bytes is {chunk_bytes}; an image patch has {PATCH_ROWS * PATCH_COLUMNS} bytes: set it to that"
             )
         crop = _one_of(settings, "patches", ("all", "crop")) == "crop"
-        draw = np.random.default_rng(settings["seed"]).integers if crop else None
+        draw = np.random.default_rng(whole_number(settings, "seed", 0)).integers if crop else None
         self.paths, self.patches = paths, []  # patches: (name, first row, first column)
         too_small, pixels = [], 0
         for name in paths:
@@ -152,7 +154,7 @@ class SpeechChunks:
     def __init__(self, paths, settings, chunk_bytes):
         if chunk_bytes % 2:
             raise InputError(f"chunk_bytes is {chunk_bytes}; a speech sample has 2 bytes, so set an even number")
-        self.names, self.paths, self.rate = list(paths), list(paths.values()), settings["rate"]
+        self.names, self.paths, self.rate = list(paths), list(paths.values()), whole_number(settings, "rate", 1)
         self.converted, self.lengths = set(), []  # numbers of files; samples of each file at `rate`
         for file in range(len(self.names)):
             self._inspect(file, settings.get("convert"))
@@ -221,6 +223,14 @@ class SpeechChunks:
 
 
 KINDS_OF_CUT = {"bytes": ByteChunks, "image": ImagePatches, "speech": SpeechChunks}
+
+
+def whole_number(settings, key, least):
+    """The setting `key`, which must be there, an int and not below `least`."""
+    value = settings.get(key)
+    if type(value) is not int or value < least:
+        raise InputError(f"{key} is {value!r}; set it to a whole number of at least {least}")
+    return value
 
 
 def resampled_length(samples, stored, rate):

@@ -28,6 +28,7 @@ import numpy as np
 
 from bitlaw import InputError
 from bitlaw.data import hub_dataset
+from bitlaw.data.chunking import whole_number
 from bitlaw.data.download import check, download
 from bitlaw.data.network import FAILURES, file_name, reason, shown
 from bitlaw.runtime.atomic import WRITTEN, replacing_folder, write_text
@@ -63,7 +64,7 @@ def fetch(name, source, folder, wanted=None):
             used = [{"folder": source["folder"], "pattern": source.get("pattern", "*")}]
             files = _local(name, **used[0])
         elif "generator" in source:
-            used, files = [{k: source[k] for k in ("generator", "bytes", "seed")}], [_generated(name, source, new)]
+            used, files = [{k: source.get(k) for k in ("generator", "bytes", "seed")}], [_generated(name, source, new)]
         elif "dataset" in source:
             place, files = hub_dataset.take(name, source, wanted, new)
             used = [place]
@@ -89,9 +90,13 @@ def _local(name, folder, pattern):
 def _generated(name, source, new):
     if source["generator"] != "uniform":
         raise InputError(f"{name}: generator {source['generator']!r} is unknown; the only one is 'uniform'")
-    count, path = source["bytes"], new / "random.bin"
+    try:
+        count, seed = whole_number(source, "bytes", 1), whole_number(source, "seed", 0)
+    except InputError as error:
+        raise InputError(f"sources.{name}: {error}") from None
+    path = new / "random.bin"
     # the raw words of PCG64 are the same in every version of numpy; Generator's methods promise less
-    words = np.random.PCG64(source["seed"]).random_raw(math.ceil(count / 8)).astype("<u8")
+    words = np.random.PCG64(seed).random_raw(math.ceil(count / 8)).astype("<u8")
     path.write_bytes(words.tobytes()[:count])
     return _entry(path, path.name, None, "uniform")
 
