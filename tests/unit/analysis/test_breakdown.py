@@ -109,8 +109,8 @@ def test_the_waterfall_shows_every_term_of_the_largest_models_last_step(cells, t
     out = {kind: tmp_path / f"audit.{kind}" for kind in ("svg", "pdf", "png")}
     audit.waterfall(table, out)
     seen = words(out["svg"])
-    row = audit[(audit["modality"] == "text") & (audit["model"] == "b") & (audit["step"] == 100)].iloc[0]
-    null = audit[(audit["modality"] == "random") & (audit["model"] == "b") & (audit["step"] == 100)].iloc[0]
+    row = table[(table["modality"] == "text") & (table["model"] == "b") & (table["step"] == 100)].iloc[0]
+    null = table[(table["modality"] == "random") & (table["model"] == "b") & (table["step"] == 100)].iloc[0]
     assert {f"{row['published']:.3f}", f"{row['lossless']:.3f}", f"{null['lossless']:.3f}"} <= set(seen)
     assert f"{null['published']:.3f} random bytes" in seen and f"{null['audit_top_bits']:+.3f}" in seen
     assert {"text", "b, step 100", "top bits", "raw bytes"} <= set(seen)
@@ -124,7 +124,7 @@ def test_the_waterfall_shows_every_term_of_the_largest_models_last_step(cells, t
 def test_a_modality_of_which_no_chunk_is_kept_still_has_its_known_terms(cells, tmp_path):
     table = breakdown.audit(cells)
     gone = ["published", *accounting.TERMS[:5]]
-    audit.loc[audit["modality"] == "text", gone] = np.nan
+    table.loc[table["modality"] == "text", gone] = np.nan
     audit.waterfall(table, {"svg": tmp_path / "a.svg"})
     assert "no chunk kept" in words(tmp_path / "a.svg")
     with pytest.raises(InputError, match="empty"):
