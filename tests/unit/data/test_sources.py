@@ -581,6 +581,16 @@ def test_local_folder_is_listed_not_copied(tmp_path, monkeypatch):
         fetch("mine", source | {"pattern": "*.wav"}, tmp_path / "data")
 
 
+@pytest.mark.parametrize("pattern", ["", ".", "/etc/*", "../*", "a/../../*"])
+def test_a_pattern_that_leaves_the_folder_is_refused(tmp_path, pattern):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "outside").write_text("x")
+    source = {"folder": str(tmp_path / "mine"), "pattern": pattern, "licence": "own"}
+    with pytest.raises(InputError, match=r"mine: `pattern` is .*; give one that stays in the folder"):
+        fetch("mine", source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_folder_with_something_of_somebody_elses_is_refused_and_kept(server, tmp_path):
     archive(server, "x.zip", zipped({"a": b"old"}), ["a"], tmp_path)
     (tmp_path / "data" / "my notes").write_text("mine")

@@ -41,9 +41,8 @@ def sample(available, settings, source):
         raise InputError(f"{source} gives {available} chunks but {wanted} are asked for; lower `chunks` or add files")
     if _one_of(settings, "sampling", ("head", "spread")) == "head":
         return np.arange(wanted)
-    return np.sort(
-        np.random.default_rng(whole_number(settings, "seed", 0)).choice(available, size=wanted, replace=False)
-    )
+    draw = np.random.default_rng(whole_number(settings, "seed", 0)).choice
+    return np.sort(draw(available, size=wanted, replace=False))
 
 
 class ByteChunks:

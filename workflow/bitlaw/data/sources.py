@@ -80,7 +80,9 @@ def fetch(name, source, folder, wanted=None):
 
 
 def _local(name, folder, pattern):
-    root = Path(folder).absolute()
+    root, pure = Path(folder).absolute(), PurePosixPath(pattern)
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts:
+        raise InputError(f"{name}: `pattern` is {pattern!r}; give one that stays in the folder, as *.txt or **/*.flac")
     paths = sorted(p for p in root.glob(pattern) if p.is_file())
     if not paths:
         raise InputError(f"{name}: no file matches {pattern!r} in {root}; correct `folder` or `pattern`")
