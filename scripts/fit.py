@@ -5,7 +5,7 @@ import pandas as pd
 from bitlaw.analysis import cell_table, published_cells
 from bitlaw.laws import formatting, model_selection, published_law
 from bitlaw.runtime import logs
-from bitlaw.runtime.atomic import claim, replacing
+from bitlaw.runtime.atomic import claim, write_text
 
 logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
@@ -24,8 +24,6 @@ for protocol in protocols:
     at(len(found))
 if paths and (law := published_law.law(modality, snakemake.input.printed, *there)):
     found["published"]["published"] = law
-with replacing(snakemake.output.law) as temporary:
-    temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+write_text(snakemake.output.law, json.dumps(found, indent=1, allow_nan=False) + "\n")
 for path, write in ((snakemake.output.markdown, formatting.markdown), (snakemake.output.latex, formatting.latex)):
-    with replacing(path) as temporary:
-        temporary.write_text(write(modality, found))
+    write_text(path, write(modality, found))

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -117,6 +119,104 @@ def test_what_cannot_be_done_ends_in_one_line_and_no_file(
     with pytest.raises(SystemExit, match="say where to write with --output"):
         call("decompress", nameless, "--model", neox_folder)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def listing(folder):
+    """{path: content, or None of what is no file} of all below `folder`."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_no_folder_is_ever_replaced(call, tmp_path, neox_folder, passage):
+    """Neither one named as the output nor the model's own, and this is said before the work begins."""
+    text, stream, folder = tmp_path / "text", tmp_path / "s.blaw", tmp_path / "folder"
+    text.write_text(passage[:300])
+    call("compress", text, "--model", neox_folder, "--output", stream)
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "t.blaw").write_bytes(stream.read_bytes())
+    (tmp_path / "t").mkdir()  # where t.blaw goes by default
+    before, model = listing(tmp_path), listing(neox_folder)
+    for target in (folder, tmp_path / "empty", tmp_path / "link", tmp_path / "pipe", neox_folder, "/dev/null", "."):
+        for command, file in (("compress", text), ("decompress", stream)):
+            with pytest.raises(SystemExit) as ended:
+                call(command, file, "--model", neox_folder, "--output", target)
+            line = ended.value.code
+            assert line.startswith(f"bitlaw: {file}: {target}: is a ") and "\n" not in line
+            assert "never replaced" in line
+    with pytest.raises(SystemExit, match="t: is a folder, which is never replaced"):
+        call("decompress", tmp_path / "t.blaw", "--model", neox_folder)
+    with pytest.raises(SystemExit, match="there is no folder"):
+        call("compress", text, "--model", neox_folder, "--output", tmp_path / "new" / "s.blaw")
+    assert listing(tmp_path) == before and listing(neox_folder) == model
+
+
+def test_a_link_as_output_is_followed(call, tmp_path, neox_folder, passage):
+    (tmp_path / "text").write_text(passage[:300])
+    (tmp_path / "far").mkdir()
+    (tmp_path / "text.blaw").symlink_to("far/s")
+    call("compress", tmp_path / "text", "--model", neox_folder)
+    assert (tmp_path / "text.blaw").is_symlink() and (tmp_path / "far" / "s").is_file()
+
+
+def test_standard_input_and_output(tmp_path, neox_folder, passage):
+    """By processes of their own: the data alone goes to standard output, all that is said to the other."""
+    data = passage.encode()[:500] + b"\x80\n"
+    command = [sys.executable, "-m", "bitlaw"]
+    options = ["--model", str(neox_folder), "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+
+    def through(*arguments, given):
+        ran = subprocess.run([*command, *arguments, *options], input=given, env=environment, capture_output=True,
+                             cwd=tmp_path)  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout, ran.stderr.decode()
+
+    stream, said = through("compress", "-", given=data)
+    assert stream.startswith(b"blaw") and f"-: {len(data)} bytes to {len(stream)} (-)" in said
+    (tmp_path / "s.blaw").write_bytes(stream)
+    back, said = through("decompress", "s.blaw", "--output", "-", given=b"")
+    assert back == data and f"{len(data)} bytes restored" in said
+    assert list(tmp_path.iterdir()) == [tmp_path / "s.blaw"]
+    said, _ = through("decompress", "-", "--output", "./-", given=stream)
+    assert (tmp_path / "-").read_bytes() == data and b"bytes restored" in said
+    # what cannot be done leaves standard output empty
+    ran = subprocess.run([*command, "decompress", "-", *options], input=stream[:-1], env=environment,
+                         capture_output=True)  # fmt: skip
+    assert ran.returncode == 1 and ran.stdout == b"" and ran.stderr.startswith(b"bitlaw: standard input: the stream")
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "1025", str(10**30)])
+def test_a_number_of_threads_that_cannot_be_is_one_line(monkeypatch, tmp_path, neox_folder, threads):
+    (tmp_path / "text").write_text("x")
+    for command in ("compress", "decompress"):
+        arguments = ["bitlaw", command, tmp_path / "text", "--model", neox_folder, "--output", tmp_path / "out"]
+        monkeypatch.setattr(sys, "argv", [*map(str, arguments), "--threads", threads])
+        with pytest.raises(SystemExit, match=f"--threads {threads}: give a number from 1 to 1024"):
+            command_line.main()
+    assert list(tmp_path.iterdir()) == [tmp_path / "text"]
+
+
+def test_ctrl_c_ends_in_one_line_and_no_file(tmp_path, neox_folder):
+    """While the file is read, which here is a pipe: it can be opened for writing once the process has opened it."""
+    os.mkfifo(tmp_path / "file")
+    command = [sys.executable, "-m", "bitlaw", "compress", tmp_path / "file", "--model", neox_folder]
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment, **pipes)
+    pipe = None
+    while pipe is None and process.poll() is None:
+        try:
+            pipe = os.open(tmp_path / "file", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    os.close(pipe)
+    assert (process.returncode, said, complained) == (130, b"", b"bitlaw: interrupted\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 # --- laws ---------------------------------------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import check_file_target, replacing, write_text
 
 CHUNK = 2048
+STANDARD = "-"  # as FILE standard input, as --output standard output; a file of that name is ./-
+MOST_THREADS = 1024
 
 
 def _arguments():
@@ -17,10 +20,14 @@ def _arguments():
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("compress", "write FILE.blaw"), ("decompress", "restore the file that was compressed")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("file", type=Path)
+        command.add_argument("file", metavar="FILE", help="what to read; - is standard input")
         command.add_argument("--model", type=Path, required=True, help="folder with config.json, *.safetensors")
         command.add_argument("--tokenizer", type=Path, help="tokenizer.json (default: the one in the model's folder)")
-        command.add_argument("--output", type=Path, help="where to write (default: FILE with or without .blaw)")
+        command.add_argument(
+            "--output",
+            help="where to write; - is standard output (default: FILE with or without .blaw, - if FILE is -); "
+            "of what is there already only a regular file is replaced, and a link is followed",
+        )
         command.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
         if name == "compress":
             command.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16 or int8")
@@ -54,8 +61,10 @@ def compress(arguments):
     from bitlaw.data import seven_bit, tokens
     from bitlaw.models import checkpoint
 
+    target = _target(arguments, f"{arguments.file}.blaw")
+    _check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
-    data = _read(arguments.file)
+    data = _input(arguments.file)
     tokenizer, spelling, tokenizer_sha256 = tokens.open_tokenizer(_tokenizer(arguments))
     model = checkpoint.load(arguments.model, arguments.precision)
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
@@ -67,15 +76,12 @@ def compress(arguments):
     weights = checkpoint.describe(arguments.model)["weights_sha256"]
     header = codec.header(model, weights, tokenizer_sha256, arguments.precision)
     if header.mode == "invariant":
-        records = codec.encode(chunks, scoring.score(model, ids, 1 << 13, arguments.file.name))
+        records = codec.encode(chunks, scoring.score(model, ids, 1 << 13, Path(arguments.file).name))
     else:
         records = codec.encode_lockstep(model, chunks, ids)
     stream = codec.pack(header, records)
-    target = arguments.output or arguments.file.with_name(arguments.file.name + ".blaw")
-    with replacing(target) as temporary:
-        temporary.write_bytes(stream)
     ratio = f", ratio {len(stream) / len(data):.4f}" if data else ""
-    print(f"{arguments.file}: {len(data)} bytes to {len(stream)} ({target}){ratio}")
+    _put(target, stream, f"{arguments.file}: {len(data)} bytes to {len(stream)} ({target}){ratio}")
 
 
 def decompress(arguments):
@@ -83,14 +89,44 @@ def decompress(arguments):
 
     from bitlaw.compression import codec
 
-    if not arguments.output and arguments.file.suffix != ".blaw":
+    if not arguments.output and arguments.file != STANDARD and Path(arguments.file).suffix != ".blaw":
         raise InputError(f"{arguments.file}: does not end in .blaw; say where to write with --output")
+    target = _target(arguments, Path(arguments.file).with_suffix(""))
+    _check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
-    data = codec.restore(_read(arguments.file), arguments.model, _tokenizer(arguments))
-    target = arguments.output or arguments.file.with_suffix("")
+    data = codec.restore(_input(arguments.file), arguments.model, _tokenizer(arguments))
+    _put(target, data, f"{arguments.file}: {len(data)} bytes restored ({target})")
+
+
+def _target(arguments, default):
+    """Where compress or decompress writes, checked before the work begins: a path or STANDARD."""
+    target = arguments.output or (STANDARD if arguments.file == STANDARD else default)
+    if target != STANDARD:
+        if not Path(target).parent.is_dir():
+            raise InputError(f"{target}: there is no folder {Path(target).parent}; make it, or name another file")
+        check_file_target(target)
+    return target
+
+
+def _check_threads(threads):
+    if not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"--threads {threads}: give a number from 1 to {MOST_THREADS}")
+
+
+def _input(file):
+    return sys.stdin.buffer.read() if file == STANDARD else _read(Path(file))
+
+
+def _put(target, data, summary):
+    """Write `data` to a file, whole or not at all, or to standard output; then say `summary` where no data goes."""
+    if target == STANDARD:
+        with open(sys.stdout.fileno(), "wb", closefd=False) as sink:
+            sink.write(data)
+        print(summary, file=sys.stderr)
+        return
     with replacing(target) as temporary:
         temporary.write_bytes(data)
-    print(f"{arguments.file}: {len(data)} bytes restored ({target})")
+    print(summary)
 
 
 def fit(arguments):
@@ -121,8 +157,7 @@ def fit(arguments):
         law["samples"] = drawn.pop("samples")
         law["bootstrap"] = drawn
     target = arguments.output or arguments.file.with_suffix(".law.json")
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(law, indent=1, allow_nan=False) + "\n")
+    write_text(target, json.dumps(law, indent=1, allow_nan=False) + "\n")
     print(formatting.listing(law))
     print(f"law written to {target}")
 
@@ -162,8 +197,11 @@ def main():
     try:
         {"compress": compress, "decompress": decompress, "fit": fit, "predict": predict}[arguments.command](arguments)
     except (ValueError, FloatingPointError, OSError) as error:
-        where = "" if str(arguments.file) in str(error) else f"{arguments.file}: "
-        sys.exit(f"bitlaw: {where}{error}")
+        file = "standard input" if arguments.file == STANDARD else str(arguments.file)
+        sys.exit(f"bitlaw: {error}" if file in str(error) else f"bitlaw: {file}: {error}")
+    except KeyboardInterrupt:
+        print("bitlaw: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

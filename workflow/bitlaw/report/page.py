@@ -5,7 +5,6 @@ The template is workflow/report/page.html with page.css and page.js; `chart` mak
 """
 
 import base64
-import hashlib
 import html
 import json
 import platform
@@ -22,7 +21,8 @@ from bitlaw import InputError
 from bitlaw.data import shards, tokens
 from bitlaw.laws import formatting
 from bitlaw.report import chart, chunk_view, findings, tables
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import write_text
+from bitlaw.runtime.hashing import digest
 
 TEMPLATE = Path(__file__).parents[2] / "report"
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -71,7 +71,7 @@ def write(path, config, cells_path, law_paths, about_paths, chunks, figure, pict
         "same": same,
         "own": own,
         "sources": sources(chunks),
-        "files": {Path(p).name: sha256(p) for p in (cells_path, *law_paths.values())},
+        "files": {Path(p).name: digest(p) for p in (cells_path, *law_paths.values())},
         "versions": {"bitlaw": cite["version"], "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
@@ -86,8 +86,7 @@ def write(path, config, cells_path, law_paths, about_paths, chunks, figure, pict
         raise InputError(
             f"{path}: {len(text.encode()):,} bytes, more than {MOST_BYTES:,}: show fewer cells or pictures"
         )
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    write_text(path, text)
 
 
 def data(value):
@@ -103,10 +102,6 @@ def uri(path):
 def caption(name):
     """The caption of a figure: the one that Snakemake's own report shows, plain text."""
     return " ".join((TEMPLATE / f"{name}.rst").read_text().split())
-
-
-def sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def law_section(modality, found):
