@@ -16,6 +16,7 @@ from bitlaw.laws import fitting, forms, profile_intervals
 
 P, S = (grid.ravel() for grid in np.meshgrid([7e7, 1.6e8, 4e8, 1e9, 1.4e9], [1e3, 8e3, 32e3, 128e3, 143e3]))
 X, Y = np.log(P / 4e8), np.log(S / 3e4)
+EVEN = [grid.ravel() for grid in np.meshgrid([64e3, 160e3, 400e3, 900e3, 1.9e6], [75.0, 150, 300, 600, 1200])]
 AT = {"a": 0.1, "u": -2.5, "alpha": 0.5, "v": -3.5, "beta": 0.7, "k": 0.6}
 exponents = st.floats(0.05, 2.0)
 
@@ -114,6 +115,54 @@ def test_l1_is_not_moved_by_outliers_and_ls_is(log):
     r = np.array(data) / fitting.predict(by_loss["l1"], P, S)
     residual = np.log(r) if log else by_loss["l1"]["residuals"]
     assert by_loss["l1"]["objective"] == pytest.approx(np.abs(residual).sum())
+
+
+def beyond(form, name, bound):
+    """Ratios of `form` that ask for more of the exponent `name` than its `bound`, and of nothing else."""
+    start = AT | {"a": 0.3, "u": math.log(0.2), "alpha": 0.5, "v": math.log(0.2), "beta": 0.5, "k": 0.7}
+    at = {centred: start[centred] for centred in forms.centred(form)}
+    x, y = (np.log(column / column.min()) for column in EVEN)
+    if name == "k":
+        at |= {"k": 0.01} if bound < 1 else {"k": 200.0, "u": -200 * math.log(2), "v": -200 * math.log(2)}
+    elif bound > 1:
+        at[name] = 12.0  # all falls at the first size: a step
+    elif form in ("additive", "coupled"):  # a fall that bends downwards, as no power does
+        at[{"alpha": "u", "beta": "v"}[name]] = -math.inf
+        return forms.values(form, at, x, y)[0] - 1e-5 * np.exp({"alpha": x, "beta": y}[name] / 2)
+    else:
+        at[name] = 1e-5  # hardly any fall, with no constant to take it
+    return forms.values(form, at, x, y)[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "bound"),
+    [
+        (form, name, bound)
+        for form in forms.EQUATIONS
+        for name, bounds in (("alpha", forms.BOUNDS), ("beta", forms.BOUNDS), ("k", forms.POWERS))
+        if name in forms.centred(form)
+        for bound in bounds
+    ],
+)
+def test_every_bound_of_every_exponent_is_reported(form, name, bound):
+    law = fitting.fit(*EVEN, beyond(form, name, bound), form=form)
+    assert f"{name} = {bound:g}" in law["bounds_hit"]
+    coefficient = law["coefficients"][name]
+    assert coefficient["stderr"] is None and f"{name} is at its bound" in coefficient["reason"]
+    if form == "additive":
+        assert law["verdict"] == "no law"
+        what = {"alpha": "size", "beta": "training"}[name]
+        assert f"ratio follows no power of {what} ({name} = {bound:g} is a bound)" in law["verdict_reasons"]
+
+
+def test_a_step_is_no_law_whichever_axis_it_lies_on():
+    size, training = EVEN
+    noise = 0.003 * np.random.default_rng(4).normal(size=len(size))
+    for along, across, exponent in ((size, training, "alpha"), (training, size, "beta")):
+        ratio = 0.3 + 0.3 * (along == along.min()) + 0.2 * (across / across.min()) ** -0.5 + noise
+        law = fitting.fit(size, training, ratio)
+        assert law["verdict"] == "no law" and law["bounds_hit"] == [f"{exponent} = 5"]
+        assert law["coefficients"][exponent]["stderr"] is None
 
 
 def test_unknown_forms_and_losses_are_refused():

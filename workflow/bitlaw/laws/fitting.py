@@ -57,8 +57,8 @@ def fit(params, steps, ratio, params_kind="total", form="additive", loss="ls", d
     best, without = found.result, {}
     if form == "additive" and loss == "ls" and not log:
         # What is lost without a term: nothing, if the data do not fall with it.
-        without["b"] = profile_intervals.minimum(lambda beta: profile_intervals.project(ratio, np.exp(-beta * y)))
-        without["c"] = profile_intervals.minimum(lambda alpha: profile_intervals.project(ratio, np.exp(-alpha * x)))
+        without["b = 0"] = profile_intervals.minimum(lambda beta: profile_intervals.project(ratio, np.exp(-beta * y)))
+        without["c = 0"] = profile_intervals.minimum(lambda alpha: profile_intervals.project(ratio, np.exp(-alpha * x)))
     best, bounds_hit = _hold_bounds(form, found, x, y, ratio, without, loss, delta, log)
 
     free, covariance, condition = _covariance(form, best, x, y, ratio, log, loss)
@@ -81,7 +81,9 @@ def fit(params, steps, ratio, params_kind="total", form="additive", loss="ls", d
         interval = profile_intervals.additive if without else functools.partial(profile_intervals.by_refit, form)
         law["profile"] = interval(best, x, y, ratio, FLOOR * total)
     if without:
-        law["term_tests"] = _term_tests(ratio, squares, without | {"both": deviation}, FLOOR * total)
+        law["term_tests"] = _term_tests(
+            ratio, squares, {"b": without["b = 0"], "c": without["c = 0"], "both": deviation}, FLOOR * total
+        )
         law["verdict_reasons"] = _why_no_law(params, steps, ratio, law)
         law["verdict"] = "no law" if law["verdict_reasons"] else "law"
         law["warnings"] = _warnings(law)
@@ -153,7 +155,7 @@ def _hold_bounds(form, found, x, y, ratio, without, loss, delta, log):
         held = best.params.copy()
         if not all(held[name].vary for name in held_values) or len(best.var_names) == len(held_values):
             continue  # held already, or nothing would remain to fit
-        if without.get(trial[0], 0.0) > objective + tolerance:
+        if without.get(trial, 0.0) > objective + tolerance:
             continue
         for name, value in held_values.items():
             held[name].set(value=value, min=min(held[name].min, value), vary=False)
