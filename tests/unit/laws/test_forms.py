@@ -13,6 +13,7 @@ from scipy.special import huber
 
 from bitlaw import InputError
 from bitlaw.laws import fitting, forms, profile_intervals
+from bitlaw.laws.estimation import Problem, estimate
 
 P, S = (grid.ravel() for grid in np.meshgrid([7e7, 1.6e8, 4e8, 1e9, 1.4e9], [1e3, 8e3, 32e3, 128e3, 143e3]))
 X, Y = np.log(P / 4e8), np.log(S / 3e4)
@@ -40,7 +41,7 @@ def test_the_centred_and_the_written_coefficients_give_the_same_law(form):
     at = {name: AT[name] for name in forms.centred(form)}
     value = forms.natural(form, at, 4e8, 3e4)
     value |= {name: math.exp(value[name]) for name in ("b", "c") if name in value}
-    np.testing.assert_allclose(fitting.evaluate(form, value, P, S), forms.values(form, at, X, Y)[0], rtol=1e-12)
+    np.testing.assert_allclose(forms.evaluate(form, value, P, S), forms.values(form, at, X, Y)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("form", forms.EQUATIONS)
@@ -177,8 +178,8 @@ def test_profiles_by_refit_agree_with_those_of_the_additive_form():
     noisy = forms.values("additive", at, X, Y)[0] + 0.002 * np.random.default_rng(3).normal(size=len(X))
     law = fitting.fit(P, S, noisy)
     x, y = np.log(P / law["P0"]), np.log(S / law["S0"])
-    best = forms.estimate("additive", x, y, noisy).result
-    for name, span in profile_intervals.by_refit("additive", best, x, y, noisy, 0.0).items():
+    problem = Problem("additive", x, y, noisy)
+    for name, span in profile_intervals.by_refit(problem, estimate(problem).result).items():
         for end in ("low", "high"):
             expected = law["profile"][name][end]
             assert span[end] == (None if expected is None else pytest.approx(expected, rel=2e-3)), (name, end)

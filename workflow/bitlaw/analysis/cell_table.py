@@ -11,6 +11,7 @@ import scipy.stats
 from bitlaw import InputError
 from bitlaw.compression.accounting import TERMS
 from bitlaw.runtime.atomic import replacing
+from bitlaw.study import PROTOCOLS
 
 PARAMETERS = ("params_total", "params_nonembedding", "params_nominal")  # the last where the configuration gives it
 COLUMNS = (
@@ -19,7 +20,6 @@ COLUMNS = (
     *TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
 )
-PROTOCOLS = ("lossless", "published")
 
 
 def collect(paths, nominal=None):
