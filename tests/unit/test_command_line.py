@@ -252,9 +252,52 @@ def test_predict_reads_what_fit_wrote_and_says_when_it_extrapolates(table, call_
     capsys.readouterr()
     call_without_threads("predict", "--law", table.parent / "law.json", "--params", 1e8, "--steps", 1e5)
     inside = capsys.readouterr().out
-    assert inside.startswith(f"CR {1.7 + 40 * 1e8**-0.3 + 9 * 1e5**-0.25:.4f} (95 % ") and "extrapolation" not in inside
+    assert (
+        inside.startswith(f"loss {1.7 + 40 * 1e8**-0.3 + 9 * 1e5**-0.25:.4f} (95 % ") and "extrapolation" not in inside
+    )
     call_without_threads("predict", "--law", table.parent / "law.json", "--params", 1e12, "--steps", 1e5)
     assert "extrapolation: params 1e+12 is 100 times above the data, which end at 1e+10" in capsys.readouterr().out
+
+
+def test_conditions_add_up_and_compare(tmp_path, call_without_threads):
+    """Two experiments, twice the models: only what all conditions leave is fitted."""
+    n, d = (grid.ravel() for grid in np.meshgrid([1e6, 1e7, 1e8, 1e9, 1e10], [1e3, 1e4, 1e5, 1e6]))
+    lines = ["N,D,loss,experiment,seed"]
+    for a, b in zip(n, d, strict=True):
+        lines += [f"{a},{b},{1.7 + 40 * a**-0.3 + 9 * b**-0.25},first,1", f"{a},{b},9.5,first,2", f"{a},{b},9,second,1"]
+    (tmp_path / "runs.csv").write_text("\n".join(lines) + "\n")
+    named = ("fit", tmp_path / "runs.csv", "--size", "N", "--steps", "D", "--response", "loss")
+    for conditions, count in (
+        (("experiment=first", "seed=1"), 20),
+        (("seed=1", "experiment=first", "N>1e6"), 16),
+        (("seed!=2", "experiment=first", "N<=1e9", "D<1e6"), 12),
+    ):
+        where = [word for condition in conditions for word in ("--where", condition)]
+        call_without_threads(*named, *where, "--output", tmp_path / "law.json")
+        law = json.loads((tmp_path / "law.json").read_text())
+        assert law["n"] == count and law["coefficients"]["a"]["value"] == pytest.approx(1.7, rel=1e-3)
+
+
+def test_a_law_of_a_loss_is_not_called_a_ratio(table, call_without_threads, capsys):
+    call_without_threads("fit", table, *COLUMNS)
+    said = capsys.readouterr().out
+    assert "loss = a + b P^-alpha + c S^-beta" in said and "P: N, S: D" in said and "CR" not in said
+    call_without_threads("predict", "--law", table.with_suffix(".law.json"), "--params", 1e8, "--steps", 1e5)
+    assert capsys.readouterr().out.startswith("loss 2.")
+
+
+def test_predict_takes_the_protocol_that_a_studys_laws_have(table, call_without_threads, capsys, tmp_path):
+    call_without_threads("fit", table, *COLUMNS)
+    law, laws = json.loads(table.with_suffix(".law.json").read_text()), tmp_path / "text.json"
+    laws.write_text(json.dumps({"published": law | {"response": "CR"}}))
+    capsys.readouterr()
+    call_without_threads("predict", "--law", laws, "--params", 1e8, "--steps", 1e5)
+    alone = capsys.readouterr().out
+    call_without_threads("predict", "--law", laws, "--params", 1e8, "--steps", 1e5, "--protocol", "published")
+    assert capsys.readouterr().out == alone and alone.startswith("CR 2.")
+
+
+AT = ("--params", 1, "--steps", 1)
 
 
 @pytest.mark.parametrize(
@@ -264,15 +307,64 @@ def test_predict_reads_what_fit_wrote_and_says_when_it_extrapolates(table, call_
         (("fit", "runs.csv", "--size", "M"), "no column 'M'; it has N, D, loss, kind"),
         (("fit", "runs.csv", *COLUMNS[:4], "--response", "kind"), "column 'kind' holds 'good'; numbers are needed"),
         (("fit", "runs.csv", *COLUMNS, "--form", "cubic"), "form 'cubic': choose one of"),
-        (("predict", "--law", "runs.csv", "--params", 1, "--steps", 1), "holds no law of protocol 'lossless'"),
+        (
+            ("fit", "runs.csv", *COLUMNS, "--loss", "huber", "--delta", "-1"),
+            "delta -1: needs a positive, finite",
+        ),
+        (("fit", "runs.csv", *COLUMNS, "--loss", "huber", "--delta", "nan"), "delta nan: needs a positive, finite"),
+        (
+            ("fit", "runs.csv", *COLUMNS[:6], "--where", "kind=nope"),
+            "has kind=nope; column 'kind' holds bad, good",
+        ),
+        (("fit", "runs.csv", *COLUMNS, "--where", "N=3"), "no row has kind=good and N=3; column 'N' holds 1e+06,"),
+        (("fit", "runs.csv", *COLUMNS, "--where", "N=many"), "--where N=many: column 'N' holds numbers"),
+        (("fit", "runs.csv", *COLUMNS, "--where", "kind"), "--where kind: needs COLUMN=VALUE"),
+        (("fit", "runs.csv", *COLUMNS, "--where", "sort=good"), "no column 'sort'"),
+        (("fit", "runs.csv", "--size", "N", "--steps", "N", "--response", "loss"), "--size and --steps are both 'N'"),
+        (("fit", "runs.csv", "--size", "N", "--steps", "D", "--response", "D"), "--steps and --response are both 'D'"),
+        (("fit", "runs.csv", *COLUMNS, "--output", "no/law.json"), "no: is no folder"),
+        (("fit", "runs.tsv", *COLUMNS), "runs.tsv: separated by tabs; needs commas"),
+        (("fit", "runs.jsonl", *COLUMNS), "runs.jsonl: looks like JSON; needs CSV"),
+        (("fit", "holes.csv", *COLUMNS), "holes.csv: row 3, column 'loss' holds nan; a law needs finite, positive"),
+        (("fit", "signs.csv", *COLUMNS), "signs.csv: row 2, column 'D' holds -1000.0; a law needs finite, positive"),
+        (("predict", "--law", "runs.csv", *AT), "holds no law"),
+        (("predict", "--law", "half.json", *AT), "half.json: no whole law: it lacks coefficients.c"),
+        (("predict", "--law", "empty.json", *AT), "empty.json: holds no law"),
+        (
+            ("predict", "--law", "law.json", "--params", "inf", "--steps", 1),
+            "params inf and steps 1 must be positive",
+        ),
+        (
+            ("predict", "--law", "law.json", "--params", 1, "--steps", "nan"),
+            "params 1 and steps nan must be positive",
+        ),
+        (("predict", "--law", "law.json", *AT, "--protocol", "published"), "one law, of no protocol; leave --protocol"),
+        (
+            ("predict", "--law", "study.json", *AT, "--protocol", "lossles"),
+            "no law of protocol 'lossles'; it has loss",
+        ),
     ],
 )
 def test_bad_tables_and_laws_are_one_line(table, call_without_threads, monkeypatch, arguments, message):
     monkeypatch.chdir(table.parent)
+    rows = table.read_text().splitlines()
+    table.with_suffix(".tsv").write_text("\n".join(rows).replace(",", "\t"))
+    table.with_suffix(".jsonl").write_text('{"N": 1, "D": 2, "loss": 3, "kind": "good"}\n')
+    (table.parent / "holes.csv").write_text("\n".join([*rows[:3], "1e6,1e5,,good", *rows[4:]]))
+    (table.parent / "signs.csv").write_text("\n".join([*rows[:2], "1e6,-1000,3,good", *rows[3:]]))
+    coefficients = {name: {"value": 1.0} for name in ("a", "b", "alpha", "c", "beta")}
+    law = {"form": "additive", "response": "CR", "n": 9, "degrees_of_freedom": 4, "coefficients": coefficients}
+    law |= {"params": [1, 2], "steps": [1, 2], "residuals": [0.1, 0.1]}
+    (table.parent / "law.json").write_text(json.dumps(law))
+    (table.parent / "study.json").write_text(json.dumps({"lossless": law}))
+    del coefficients["c"]
+    (table.parent / "half.json").write_text(json.dumps(law))
+    (table.parent / "empty.json").write_text("[]")
+    before = sorted(table.parent.iterdir())
     with pytest.raises(SystemExit) as stop:
         call_without_threads(*arguments)
     assert message in str(stop.value) and "\n" not in str(stop.value)
-    assert sorted(path.name for path in table.parent.iterdir()) == ["runs.csv"]
+    assert sorted(table.parent.iterdir()) == before
 
 
 @pytest.fixture

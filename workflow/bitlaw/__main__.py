@@ -36,7 +36,10 @@ def _arguments():
     command.add_argument("--size", default="params_total", help="column of the first variable, P (%(default)s)")
     command.add_argument("--steps", default="step", help="column of the second variable, S (%(default)s)")
     command.add_argument("--response", default="cr_lossless", help="column of the response (%(default)s)")
-    command.add_argument("--where", metavar="COLUMN=VALUE", help="take only rows where COLUMN holds VALUE")
+    command.add_argument(
+        "--where", action="append", default=[], metavar="COLUMN=VALUE",
+        help="take only rows where COLUMN holds VALUE (or !=, and of numbers <, <=, >, >=); given again, all must hold",
+    )  # fmt: skip
     command.add_argument("--form", default="additive", help="additive, additive0, coupled, coupled0, multiplicative")
     command.add_argument("--loss", default="ls", help="ls (least squares, the default), huber or l1")
     command.add_argument("--delta", type=float, default=1e-3, help="where huber turns linear (%(default)s)")
@@ -46,7 +49,7 @@ def _arguments():
     command.add_argument("--law", dest="file", type=Path, required=True, help="a law that `fit` or a study wrote")
     command.add_argument("--params", type=float, required=True, help="P")
     command.add_argument("--steps", type=float, required=True, help="S")
-    command.add_argument("--protocol", default="lossless", help="of a study's law: lossless (default) or published")
+    command.add_argument("--protocol", help="of a study's laws: lossless (the default where there is one) or published")
     return parser.parse_args()
 
 
@@ -132,56 +135,65 @@ def _put(target, data, summary):
 def fit(arguments):
     import json
 
-    import pandas as pd
+    from bitlaw.laws import any_table, bootstrap, fitting, formatting
 
-    from bitlaw.laws import bootstrap, fitting, formatting
-
-    try:
-        table = pd.read_csv(arguments.file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{arguments.file}: cannot be read as CSV ({error})") from None
-    wanted = [arguments.size, arguments.steps, arguments.response]
-    column, _, value = (arguments.where or "").partition("=")
-    for name in [*wanted, *([column] if column else [])]:
-        if name not in table:
-            raise InputError(f"{arguments.file}: no column {name!r}; it has {', '.join(table.columns)}")
-    if column:
-        table = table[table[column].astype(str) == value]
-    for name in wanted:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            raise InputError(f"{arguments.file}: column {name!r} holds {table[name].iloc[0]!r}; numbers are needed")
-    law = fitting.fit(*(table[name] for name in wanted), arguments.size, arguments.form, arguments.loss,
-                   arguments.delta, arguments.log)  # fmt: skip
-    if arguments.loss == "ls" and not arguments.log:
-        drawn = bootstrap.over_cells(law)
-        law["samples"] = drawn.pop("samples")
-        law["bootstrap"] = drawn
+    columns = {"--size": arguments.size, "--steps": arguments.steps, "--response": arguments.response}
+    table = any_table.read(arguments.file, columns, arguments.where)
     target = arguments.output or arguments.file.with_suffix(".law.json")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent}: is no folder; make it first, or name another --output")
+    law = fitting.fit(
+        *(table[column] for column in columns.values()), params_kind=arguments.size, form=arguments.form,
+        loss=arguments.loss, delta=arguments.delta, log=arguments.log, response=arguments.response,
+    )  # fmt: skip
+    if arguments.loss == "ls" and not arguments.log:
+        redrawn = bootstrap.over_cells(law)
+        law["samples"] = redrawn.pop("samples")
+        law["bootstrap"] = redrawn
     write_text(target, json.dumps(law, indent=1, allow_nan=False) + "\n")
+    print(f"P: {arguments.size}, S: {arguments.steps}")
     print(formatting.listing(law))
     print(f"law written to {target}")
 
 
 def predict(arguments):
-    import json
-
     from bitlaw.laws import bootstrap
 
-    try:
-        law = json.loads(_read(arguments.file))
-        law = law if "form" in law else law[arguments.protocol]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{arguments.file}: holds no law of protocol {arguments.protocol!r}; give one that `fit` or a "
-                         "study wrote") from None  # fmt: skip
+    law = _law(arguments.file, arguments.protocol)
     said = bootstrap.interval(law, arguments.params, arguments.steps)
     span = "no interval: the law holds no bootstrap"
     if said["low"] is not None:
         span = f"95 % {said['low']:.4f} to {said['high']:.4f}"
-    print(f"CR {said['ratio']:.4f} ({span})")
+    print(f"{law['response']} {said['ratio']:.4f} ({span})")
     for sentence in said["outside"]:
         print(f"extrapolation: {sentence}")
     for reason in law.get("verdict_reasons", []):
         print(f"no law: {reason}")
+
+
+def _law(path, protocol):
+    """The law in the file `path`, which `fit` wrote, or that of `protocol` among a study's; None: the one it has."""
+    import json
+
+    from bitlaw.laws import fitting
+
+    try:
+        content = json.loads(_read(path))
+    except ValueError:
+        content = None
+    if isinstance(content, dict) and "form" in content:
+        if protocol is not None:
+            raise InputError(f"{path}: one law, of no protocol; leave --protocol out")
+        law = content
+    elif isinstance(content, dict) and content and all(isinstance(law, dict) for law in content.values()):
+        protocol = protocol or ("lossless" if "lossless" in content else next(iter(content)))
+        if protocol not in content:
+            raise InputError(f"{path}: no law of protocol {protocol!r}; it has {', '.join(content)}")
+        law = content[protocol]
+    else:
+        raise InputError(f"{path}: holds no law; give one that `fit` or a study wrote")
+    fitting.check(law, path)
+    return law
 
 
 def _read(path):

@@ -11,6 +11,7 @@ from jsonschema.exceptions import best_match
 
 from bitlaw import InputError
 
+PROTOCOLS = ("lossless", "published")  # under which a cell has a ratio, cr_<protocol>
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
 
@@ -140,7 +141,7 @@ def datasets(config):
 
 def protocols(config):
     """The protocols that the study's cells have a ratio under."""
-    return ("published",) if "cells_from" in config else ("lossless", "published")
+    return ("published",) if "cells_from" in config else PROTOCOLS
 
 
 def raw(config, key):

@@ -11,6 +11,7 @@ import scipy.stats
 from bitlaw import InputError
 from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.runtime.atomic import replacing, write_text
+from bitlaw.study import PROTOCOLS
 
 LABELS = ("modality", "model", "step", "params_total")  # what the tables of cells' parts call a cell by
 PARAMETERS = ("params_total", "params_nonembedding", "params_nominal")  # the last where the configuration gives it
@@ -20,7 +21,6 @@ CELL_COLUMNS = (
     *AUDIT_TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
 )
-PROTOCOLS = ("lossless", "published")
 
 
 def collect(paths, nominal=None):
