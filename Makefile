@@ -27,12 +27,9 @@ test-browser: .venv/ready-to-test
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt
 	$(BIN)/python -m pytest -m browser
 
-# The pictures of README.md. CELLS=FILE takes the published cells from a file that is here already, same sha256.
-CELLS_SHA256 := d8b8a3a2fae71dd766f11144947302c3d881e1a47cba0dbd697b0d9dc750c78e
-CELLS_HERE = --config 'sources={"published-cells": {"places": [{"url": "file://$(abspath $(CELLS))", "sha256": "$(CELLS_SHA256)"}]}}'
-
+# The pictures of README.md.
 figures: run
-	$(BIN)/snakemake --cores 8 --configfile workflow/studies/published.yaml $(if $(CELLS),$(CELLS_HERE))
+	$(BIN)/snakemake --cores 8 --configfile workflow/studies/published.yaml
 	mkdir -p docs/figures
 	cp results/embedded/figures/scaling.png docs/figures/embedded.png
 	cp results/published/figures/curves_published.png docs/figures/published.png

@@ -5,7 +5,7 @@ if "cells_from" in config:
 
     rule table:
         input:
-            published=f"data/raw/{config['cells_from']}/source.json",
+            published=config["cells_from"],
             modules=modules_of("published_table"),
         output:
             cells=report(
@@ -57,7 +57,7 @@ else:
 rule compare:
     input:
         cells=f"{RESULTS}/tables/cells.csv",
-        published=f"data/raw/{config.get('compare_with')}/source.json",
+        published=config.get("compare_with", []),
         chunks=[
             f"{RESULTS}/cells/{modality}/{model}/step{step}.parquet" for modality, model, step in study.cells(config)
         ],
@@ -84,7 +84,7 @@ rule fit:
             if "cells_from" not in config
             else []
         ),
-        published=[f"data/raw/{config[key]}/source.json" for key in ("compare_with",) if key in config],
+        published=[config["compare_with"]] if "compare_with" in config else [],
         printed="data/published/printed_laws.csv",
         modules=modules_of("fit"),
     output:

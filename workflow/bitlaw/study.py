@@ -24,9 +24,6 @@ def check(config):
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"config: {kind}: the name {name!r} is given twice; names must differ")
-    for key in ("cells_from", "compare_with"):
-        if key in config:
-            _known(key, config[key], config["sources"])
     if "cells_from" in config:
         if "compare_with" in config:
             raise InputError(
@@ -100,6 +97,7 @@ def _line(error):
         "type": str,
         "minimum": lambda v: f"{v} or more",
         "maximum": lambda v: f"{v} or less",
+        "minLength": lambda v: f"{v} characters or more",
         "minItems": lambda v: f"{v} entries or more",
         "maxItems": lambda v: f"{v} entries or fewer",
         "pattern": lambda v: f"text that matches {v}",
