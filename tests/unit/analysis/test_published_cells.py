@@ -78,10 +78,10 @@ def test_the_printed_table_agrees_with_the_cells_to_its_two_decimals():
     [
         (
             "model,score\npythia-70m,1\n",
-            "has no column 'modality'; published cells need modality, model, step, cr_mean",
+            "has no column 'modality'; published cells need modality, model,",
         ),
-        ("modality,model,step,cr_mean\ntext,a,1,0.2\ntext,b,1,low\n", "line 3: cr_mean is 'low'; correct it"),
-        ("modality,model,step,cr_mean\ntext,a,1,\n", "line 2: cr_mean is 'nan'; correct it to a number"),
+        ("modality,model,step,cr_mean\ntext,a,1,0.2\ntext,b,1,low\n", "line 3: cr_mean is 'low'; give a number"),
+        ("modality,model,step,cr_mean\ntext,a,1,\n", "line 2: cr_mean is 'nan'; give a number"),
         ("modality,model,step,cr_mean,chunks\ntext,a,1,0.2,many\n", "line 2: chunks is 'many'"),
         ("modality,model,step,cr_mean\ntext,a,1,0.2\ntext,a,1,0.3\n", "the cell text a 1 is given twice"),
         ("", "cannot be read as CSV"),

@@ -21,14 +21,12 @@ def cells(path):
 
     cr_mean and cr_std: mean and standard deviation of the ratio over the chunks kept; chunks: how many were kept;
     seconds: on one H200. The file must have modality, model, step and cr_mean; what else it lacks is NaN.
-    Raises InputError for a file that cannot be read, a missing column, a value that is no number, and a cell given twice.
+    Raises InputError for a file that cannot be read, a missing column, what is no number, and a cell given twice.
     """
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read as CSV ({error}); give a table like those in data/published"
-        ) from None
+        raise InputError(f"{path}: cannot be read as CSV ({error}); compare data/published") from None
     for column in (*KEY, "cr_mean"):
         if column not in table:
             raise InputError(f"{path}: has no column {column!r}; published cells need {', '.join(KEY)}, cr_mean")
@@ -38,9 +36,7 @@ def cells(path):
         wrong = number.isna() & (table[column].notna() | (column in ("step", "cr_mean")))
         if wrong.any():
             line = wrong.idxmax()
-            raise InputError(
-                f"{path}: line {line + 2}: {column} is {str(table[column][line])!r}; correct it to a number"
-            )
+            raise InputError(f"{path}: line {line + 2}: {column} is {str(table[column][line])!r}; give a number")
         table[column] = number
     if (twice := table.duplicated(KEY)).any():
         raise InputError(f"{path}: the cell {' '.join(map(str, table.loc[twice.idxmax(), KEY]))} is given twice")
