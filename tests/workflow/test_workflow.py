@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from repository import SNAKEMAKE, jobs, run
+from repository import SNAKEMAKE, jobs, rules, run
 
 MODELS = ["ladder-64k", "ladder-141k", "ladder-331k"]
 STEPS = [75, 300, 1200]
@@ -33,6 +33,7 @@ def test_the_embedded_study_has_exactly_these_jobs(clone):
         "bits": 1,
         "context": 1,
         "bit_figures": 1,
+        "benchmarks": 1,
         "page": 1,
         "fit": 4,
         "figure": 1,
@@ -57,7 +58,7 @@ def test_the_ladder_is_trained_by_its_own_target(clone):
 
 def test_the_published_study_compresses_nothing(clone):
     ran = run(clone, "-n", "--configfile", "workflow/studies/published.yaml")
-    assert jobs(ran.stdout) == {"table": 1, "fit": 3, "figure": 1, "pictures": 1, "page": 1, "all": 1}
+    assert jobs(ran.stdout) == {"table": 1, "fit": 3, "figure": 1, "pictures": 1, "benchmarks": 1, "page": 1, "all": 1}
 
 
 def test_the_published_cells_become_tables_and_a_law_without_a_network(clone):
@@ -78,7 +79,7 @@ def test_the_published_cells_become_tables_and_a_law_without_a_network(clone):
 def test_the_smollm2_study_converts_its_model_once_and_asks_for_no_law(clone):
     chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
     study = ("--configfile", "workflow/studies/smollm2.yaml")
-    single = {"table": 1, "classical": 1, "context": 1, "bits": 1, "bit_figures": 1}
+    single = {"table": 1, "classical": 1, "context": 1, "bits": 1, "bit_figures": 1, "benchmarks": 1}
     assert jobs(run(clone, "-n", *study).stdout) == chain | single | {"all": 1}
     cell = "results/smollm2/cells/text/smollm2-135m/step2000000.json"
     assert jobs(run(clone, "-n", cell, *study).stdout) == chain
@@ -159,17 +160,49 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in ran.stdout + ran.stderr
 
 
-def test_a_touched_module_reruns_nothing_and_an_edited_one_reruns_the_cells(finished):
-    module = finished / "workflow/bitlaw/coder.py"
-    os.utime(module)
+def test_a_touched_module_reruns_nothing(finished):
+    for module in (finished / "workflow/bitlaw").rglob("*.py"):
+        os.utime(module)
     ran = run(finished, "-n", "--configfile", "mine.yaml")
     assert "Nothing to be done" in ran.stdout + ran.stderr
-    before = module.read_text()
+
+
+def rerun_for(module, clone, declared):
+    """Rules with a job that the dry run explains by `module`: found by their messages, which are all it prints."""
+    said = run(clone, "-n", "--configfile", "mine.yaml").stdout
+    found = set()
+    for message, reason in re.findall(r"^(?:local)?Job \d+: (.*)\nReason: (.*)$", said, re.M):
+        if re.search(rf"Updated input files: [^;]*{re.escape(module)}", reason):
+            (rule,) = (
+                name
+                for name, rule in declared.items()
+                if rule["message"] and re.fullmatch(re.sub(r"\\{.*?\\}", ".+", re.escape(rule["message"])), message)
+            )
+            found.add(rule)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "rule"),
+    [
+        ("compression/range_coder.py", "compress"),
+        ("laws/profile_intervals.py", "fit"),
+        ("report/chart.py", "page"),
+        ("data/seven_bit.py", "tokenize"),
+    ],
+)
+def test_an_edited_module_reruns_exactly_the_rules_that_import_it(finished, module, rule):
+    path = f"workflow/bitlaw/{module}"
+    declared = rules("mine.yaml", folder=finished)
+    importing = {name for name, own in declared.items() if path in own["modules"]}
+    asked_for = set(jobs((finished / "said.txt").read_text()))
+    before = (finished / path).read_text()
     try:
-        module.write_text(before + "\n# another thought\n")
-        assert jobs(run(finished, "-n", "--configfile", "mine.yaml").stdout)["compress"] == 9
+        (finished / path).write_text(before + "\n# another thought\n")
+        found = rerun_for(path, finished, declared)
     finally:
-        module.write_text(before)
+        (finished / path).write_text(before)
+    assert rule in found and found == importing & (asked_for | {"fetch", "shard", "tokenize"})
 
 
 def test_a_removed_cell_is_made_again_alone_and_comes_out_the_same(finished):
@@ -249,7 +282,7 @@ def test_unlock_refuses_while_a_run_is_alive(finished):
 def test_a_decoder_that_is_started_anew_does_not_run_the_job_again(clone, tmp_path):
     """As on a GPU, where the decoder reads the job's script, too."""
     folder = shutil.copytree(clone, tmp_path / "clone")
-    library = folder / "workflow/bitlaw/cell.py"
+    library = folder / "workflow/bitlaw/compression/cell.py"
     text = library.read_text()
     assert '{"cpu": "fork"' in text
     library.write_text(text.replace('{"cpu": "fork"', '{"cpu": "spawn"'))

@@ -3,6 +3,7 @@
 The Snakefile and each of its jobs read this at start-up, so it imports nothing heavy.
 """
 
+import math
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,7 @@ from jsonschema.exceptions import best_match
 
 from bitlaw import InputError
 
+CHUNKS_IN_AN_ARRAY = 256  # of a folder of shards (bitlaw.data.shards, which loads too much for a job's start)
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
 
@@ -134,6 +136,11 @@ def datasets(config):
         dataset(config, m["name"]): {k: v for k, v in m.items() if k != "name"} | {"chunks": config["chunks"]}
         for m in config["modalities"]
     }
+
+
+def arrays(config):
+    """Names of the arrays that the chunks of each modality are stored in, beside their manifest."""
+    return [f"shard-{i:05d}.npy" for i in range(math.ceil(config["chunks"] / CHUNKS_IN_AN_ARRAY))]
 
 
 def protocols(config):
