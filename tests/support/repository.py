@@ -32,7 +32,7 @@ def run(folder, *arguments, timeout=600, **options):
 
 
 def rules(*configfiles, folder=ROOT):
-    """Rule to what Snakemake makes of it, a dict: script, message, benchmark, log, output, local, modules."""
+    """Rule to what Snakemake makes of it, a dict whose keys are those in rules_of_study.py."""
     command = [sys.executable, Path(__file__).with_name("rules_of_study.py"), *configfiles]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return json.loads(ran.stdout.splitlines()[-1])

@@ -21,7 +21,8 @@ with SnakemakeApi(OutputSettings()) as api:
             "benchmark": rule.benchmark and str(rule.benchmark),
             "log": [str(path) for path in rule.log],
             "output": [str(path) for path in rule.output],
-            "local": workflow.is_local(rule),
+            "environment": str(rule.conda_env) if rule.conda_env else None,
+            "local": rule.name in workflow._localrules,
             "modules": [str(path) for path in rule.input.get("modules", [])],
         }
         for rule in workflow.rules

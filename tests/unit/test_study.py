@@ -136,17 +136,3 @@ def test_datasets_of_different_sampling_never_share_a_folder():
     ]
     keys = [study.dataset({"modalities": [v], "chunks": n, "chunk_bytes": 2048}, "x") for v in variants for n in (4, 8)]
     assert len(set(keys)) == 2 * len(variants)
-
-
-def test_the_environments_repeat_the_pins_of_the_requirements():
-    pins = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
-    repeated = set()
-    for path in (ROOT / "envs").glob("*.yaml"):
-        packages = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
-        assert set(packages) <= pins, path
-        repeated |= set(packages)
-    assert {pin.partition("==")[0] for pin in pins - repeated} == {
-        "snakemake",
-        "snakemake-executor-plugin-slurm",
-        "snakemake-executor-plugin-slurm-jobstep",
-    }

@@ -116,7 +116,7 @@ def finished(clone):
     unlock = subprocess.run([sys.executable, "workflow/unlock.py"], cwd=clone, capture_output=True, text=True)
     assert unlock.returncode == 0, unlock.stderr
     assert "cleared the lock" in unlock.stdout
-    ran = run(clone, "--configfile", "mine.yaml", "--rerun-incomplete")
+    ran = run(clone, "--configfile", "mine.yaml", "--rerun-incomplete", timeout=1800)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (clone / "said.txt").write_text(ran.stdout + ran.stderr)
     return clone
