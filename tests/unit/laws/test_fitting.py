@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +8,9 @@ from hypothesis import strategies as st
 
 from bitlaw import InputError
 from bitlaw.laws import fitting, formatting, profile_intervals
+from repository import ROOT
 
-CELLS = Path(__file__).parents[2] / "shared" / "published" / "cells_2025.csv"
+CELLS = ROOT / "data" / "published" / "cells_2025.csv"
 NOMINAL = {"pythia-70m": 70e6, "pythia-160m": 160e6, "pythia-410m": 410e6, "pythia-1b": 1e9, "pythia-1.4b": 1.4e9}
 PUBLISHED = {  # a, b, alpha, c, beta; RMSE, R², standard error of alpha, as printed
     "text": ((0.0983, 60.76, 0.380, 14.22, 0.750), "0.0065 0.965 0.23"),
@@ -32,8 +32,6 @@ def values(law):
 
 @pytest.mark.parametrize("modality", PUBLISHED)
 def test_the_published_laws_come_out(modality):
-    if not CELLS.exists():
-        pytest.skip(f"{CELLS.name}: the published cells are not beside this checkout")
     cells = pd.read_csv(CELLS).query("modality == @modality")
     law = fitting.fit(cells["model"].map(NOMINAL), cells["step"], cells["cr_mean"], params_kind="nominal")
     printed, quality = PUBLISHED[modality]

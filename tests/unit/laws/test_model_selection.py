@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 
 from bitlaw import InputError
 from bitlaw.laws import bootstrap, fitting, formatting, forms, model_selection
+from repository import ROOT
 
-SHARED = Path(__file__).parents[2] / "shared" / "published"
 NOMINAL = {"70m": 70e6, "160m": 160e6, "410m": 410e6, "1b": 1e9, "1.4b": 1.4e9, "2.8b": 2.8e9, "6.9b": 6.9e9,
            "12b": 12e9}  # fmt: skip
 P, S = (grid.ravel() for grid in np.meshgrid([64e3, 160e3, 400e3, 900e3, 1.9e6], [75.0, 150, 300, 600, 1200]))
@@ -26,9 +26,7 @@ def planted(form="additive", noise=0.001, seed=0, **c):
 
 
 def published(name):
-    if not (SHARED / name).exists():
-        pytest.skip(f"{name}: the published cells are not beside this checkout")
-    return pd.read_csv(SHARED / name)
+    return pd.read_csv(ROOT / "data" / "published" / name)
 
 
 def table(ratio):
@@ -192,7 +190,7 @@ def test_the_published_text_cells_are_coupled_and_not_additive():
 
 def test_larger_models_are_predicted_from_smaller_ones():
     """Fitted up to 1.4B, asked for 2.8B to 12B: the coupled form errs less than half as much."""
-    cells = published("cells_2026_followup.csv").query("modality == 'text' and model.str.startswith('pythia')")
+    cells = published("cells_2026.csv").query("modality == 'text' and model.str.startswith('pythia')")
     size = cells["model"].str.removeprefix("pythia-").map(NOMINAL).to_numpy()
     small, error = size <= 1.4e9, {}
     for form in ("additive", "coupled"):

@@ -156,6 +156,19 @@ def of_csv(path, name, caption, columns, where=()):
     return table(name, caption, list(columns.values()), records)
 
 
+def jobs(path):
+    """What the jobs of each rule took, from a CSV file of `job_costs.rows`."""
+    frame = pd.read_csv(path)
+    columns = [("rule", None), ("jobs", ",.0f"), ("seconds in all", ",.1f"), ("longest job, s", ",.1f"),
+               ("processor seconds in all", ",.1f"), ("largest memory, MB", ",.0f")]  # fmt: skip
+    rows = [
+        [rule, len(own), own["seconds"].sum(), own["seconds"].max(), own["cpu_seconds"].sum(min_count=1),
+         own["peak_memory_mb"].max()]
+        for rule, own in frame.groupby("rule", sort=False)
+    ]  # fmt: skip
+    return table("jobs", "what the jobs of each rule took, start-up and loading of libraries included", columns, rows)
+
+
 CELL = {"modality": ("modality", None), "model": ("model", None), "step": ("step", ",.0f")}
 OF_OTHER_STAGES = {  # name of the csv → function of its path
     "classical": lambda path: of_csv(
@@ -187,4 +200,5 @@ OF_OTHER_STAGES = {  # name of the csv → function of its path
         | {f"ratio_{name}": (words, ".3f") for name, words in (("p95", "95 %"), ("max", "largest"))}
         | {"worst_chunk": ("worst chunk", ",.0f")},
     ),
+    "benchmarks": jobs,
 }
