@@ -24,6 +24,8 @@ rule classical:
         "../envs/data.yaml"
     resources:
         mem_mb=1024,
+    params:
+        compressors=config["classical"],
     script:
         "../scripts/classical.py"
 

@@ -9,7 +9,7 @@ from bitlaw.runtime.atomic import claim, write_text
 logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
 cells = pd.read_csv(snakemake.input.cells)
-classical = pd.concat(map(pd.read_csv, snakemake.input.classical))
+classical = breakdown.read_classical(snakemake.input.classical)
 cell_table.write_csv(breakdown.audit(cells), snakemake.output.audit)
 cell_table.write_csv(breakdown.codec(snakemake.input.abouts), snakemake.output.codec)
 cell_table.write_csv(classical, snakemake.output.classical)

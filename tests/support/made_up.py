@@ -93,7 +93,7 @@ def cell(modality, model, size, step, rng):
     published = 0.15 + 12 * size**-0.5 + 5 * step**-0.8 + noise
     if modality != "text":
         published = 0.55 + 0.02 * np.log10(size) + noise
-    terms = dict.fromkeys(accounting.TERMS, 0.001) | {"audit_past_1024": 0.0 if modality == "text" else 0.6}
+    terms = dict.fromkeys(accounting.AUDIT_TERMS, 0.001) | {"audit_past_1024": 0.0 if modality == "text" else 0.6}
     return {
         **{"modality": modality, "model": model, "step": step, "chunks": CHUNKS, "dropped": 0, **terms},
         **{"cr_published": published, "cr_lossless": published + sum(terms.values())},

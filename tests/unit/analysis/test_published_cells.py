@@ -23,7 +23,7 @@ NAMES = {modality: name for name, modality in published_cells.MODALITIES.items()
 
 
 def as_authors_write(cells):
-    """Rows of `cells` (see published_cells.CELLS) in the columns of compression_results.csv, in its order: by model."""
+    """The rows of `cells` as compression_results.csv has them: its columns, and in its order, by model."""
     rows = cells.assign(
         checkpoint="step" + cells["step"].astype(str),
         dataset=cells["modality"].map(NAMES),
@@ -43,7 +43,7 @@ def planted(tmp_path):
             for step in STUDY["steps"]:
                 ratio = least + 60 * size**-0.38 + 14 * step**-0.75
                 rows.append((modality, model, step, ratio, 0.04, 2048 - (modality == "image"), 75.0))
-    cells = pd.DataFrame(rows, columns=published_cells.CELLS)
+    cells = pd.DataFrame(rows, columns=published_cells.PUBLISHED_COLUMNS)
     as_authors_write(cells).to_csv(tmp_path / "compression_results.csv", index=False)
     return tmp_path / "compression_results.csv", cells
 
@@ -55,7 +55,7 @@ def sorted_cells(table):
 def test_the_authors_table_is_read_in_the_columns_that_others_use(planted):
     path, cells = planted
     found = published_cells.cells(path)
-    assert list(found.columns) == published_cells.CELLS
+    assert list(found.columns) == published_cells.PUBLISHED_COLUMNS
     pd.testing.assert_frame_equal(sorted_cells(found), sorted_cells(cells), check_dtype=False)
     assert list(found["modality"].drop_duplicates()) == ["text", "image", "speech"]
 
@@ -64,7 +64,7 @@ def test_the_columns_and_values_are_those_of_the_published_cells(tmp_path):
     if not SHARED.exists():
         pytest.skip(f"{SHARED.name}: the published cells are not beside this checkout")
     cells = pd.read_csv(SHARED)
-    assert list(cells.columns) == published_cells.CELLS
+    assert list(cells.columns) == published_cells.PUBLISHED_COLUMNS
     as_authors_write(cells).to_csv(tmp_path / "compression_results.csv", index=False)
     found = published_cells.cells(tmp_path / "compression_results.csv")
     pd.testing.assert_frame_equal(sorted_cells(found), sorted_cells(cells), check_dtype=False)
@@ -92,7 +92,7 @@ def test_other_files_are_refused(tmp_path):
 
 def test_published_cells_enter_as_a_table_of_ours(planted):
     table = published_cells.as_cells(published_cells.cells(planted[0]), STUDY["models"])
-    assert list(table.columns) == list(cell_table.COLUMNS) and len(table) == 75
+    assert list(table.columns) == list(cell_table.CELL_COLUMNS) and len(table) == 75
     first = table.query("modality == 'text' and model == 'pythia-70m' and step == 1000").iloc[0]
     assert first["cr_published"] == pytest.approx(planted[1]["cr_mean"][0]) and np.isnan(first["cr_lossless"])
     assert first["cr_published_ci"] == pytest.approx(1.96 * 0.04 / 2048**0.5)
@@ -153,7 +153,7 @@ def test_our_cells_beside_the_published(planted):
     keys = zip(ours["modality"], ours["model"], ours["step"], strict=True)
     chunks = dict(zip(keys, ours["cr_published"].to_numpy()[:, None] + scatter, strict=True))
     found = published_cells.compare(ours, there, chunks)
-    assert list(found.columns[:7]) == published_cells.CELLS and len(found) == 10
+    assert list(found.columns[:7]) == published_cells.PUBLISHED_COLUMNS and len(found) == 10
     np.testing.assert_allclose(found["difference"], move, atol=1e-12)
     flagged = found[found["flag"]]
     assert list(zip(flagged["modality"], flagged["model"], strict=True)) == [

@@ -12,17 +12,18 @@ import pandas as pd
 
 from bitlaw import InputError
 from bitlaw.analysis.block_bootstrap import mean_intervals
-from bitlaw.analysis.cell_table import COLUMNS, PARAMETERS
+from bitlaw.analysis.cell_table import CELL_COLUMNS, PARAMETERS
 
 CHUNKS, CHUNK_BYTES = 2048, 2048  # of each of its cells
 MODALITIES = {"enwik8": "text", "imagenet": "image", "librispeech": "speech"}
-SAME_TEXT = 0.005  # its text is the very bytes of ours; beyond this a ratio is another
-CELLS = ["modality", "model", "step", "cr_mean", "cr_std", "chunks", "seconds"]
+SAME_TEXT = 0.005  # its text is the very bytes of ours: ratios further apart than this are different results
+PUBLISHED_COLUMNS = ["modality", "model", "step", "cr_mean", "cr_std", "chunks", "seconds"]
 
 
 def cells(path):
-    """The published cells in `path`: DataFrame with CELLS (cr_std over chunks, chunks kept, seconds on one H200).
+    """The published cells in `path`: DataFrame with PUBLISHED_COLUMNS.
 
+    cr_std is over chunks, chunks how many were kept, seconds the time on one H200.
     `path` is the authors' compression_results.csv or a printed table (modality, model, step, cr), whose cr_std, chunks
     and seconds are NaN; or the source.json of a folder that holds one of them. Raises InputError for another file.
     """
@@ -50,7 +51,9 @@ def cells(path):
     else:
         raise InputError(f"{path}: neither compression_results.csv nor a printed table; it has {', '.join(table)}")
     order = {name: i for i, name in enumerate(MODALITIES.values())}
-    return table.sort_values("modality", key=lambda column: column.map(order), kind="stable", ignore_index=True)[CELLS]
+    return table.sort_values("modality", key=lambda column: column.map(order), kind="stable", ignore_index=True)[
+        PUBLISHED_COLUMNS
+    ]
 
 
 def as_cells(published, models):
@@ -59,14 +62,14 @@ def as_cells(published, models):
     `models`: the entries of the configuration, with name, total, nonembedding and nominal counts of parameters.
     Raises InputError for a cell of a model without an entry.
     """
-    known = {model["name"]: model for model in models}
-    if unknown := sorted(set(published["model"]) - set(known)):
+    counts = {model["name"]: model for model in models}
+    if unknown := sorted(set(published["model"]) - set(counts)):
         raise InputError(f"config: models: {unknown[0]!r} of the published cells has no entry; add its parameters")
-    table = pd.DataFrame(index=published.index, columns=list(COLUMNS), dtype=float)
+    table = pd.DataFrame(index=published.index, columns=list(CELL_COLUMNS), dtype=float)
     for name in ("modality", "model", "step", "seconds"):
         table[name] = published[name]
     for column, key in zip(PARAMETERS, ("total", "nonembedding", "nominal"), strict=True):
-        table[column] = [known[name][key] for name in published["model"]]
+        table[column] = [counts[name][key] for name in published["model"]]
     table["cr_published"] = published["cr_mean"]
     table["cr_published_ci"] = 1.96 * published["cr_std"] / np.sqrt(published["chunks"])
     table["chunks"], table["dropped"] = CHUNKS, CHUNKS - published["chunks"]
@@ -75,7 +78,7 @@ def as_cells(published, models):
 
 
 def compare(ours, published, chunks):
-    """Our cells beside the published: DataFrame with CELLS of ours, then cr_there, difference, low, high, flag.
+    """Our cells beside the published: DataFrame with PUBLISHED_COLUMNS of ours, cr_there, difference, low, high, flag.
 
     ours: cells.csv; chunks: {(modality, model, step): float `[chunks]`}, the published ratio of each chunk, NaN where
     dropped. difference is ours - published; low, high: 95 % of our mean by bootstrap over blocks of chunks. flag is

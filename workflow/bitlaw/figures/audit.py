@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from bitlaw import InputError
-from bitlaw.compression.accounting import TERMS
+from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.figures.curves import WIDTH, picture
 from bitlaw.figures.scaling import GREY, SMALL, WHITE
 
@@ -37,7 +37,7 @@ def waterfall(audit, out, null="random"):
         raise InputError("figure: the table of the audit is empty: nothing to draw")
     chosen = {name: _chosen(rows) for name, rows in audit.groupby("modality", sort=False)}
     beneath = chosen.pop(null, None) if len(chosen) > 1 else None
-    terms = [t for t in TERMS if t != "audit_quantisation" or any(row[t] != 0 for row in chosen.values())]
+    terms = [t for t in AUDIT_TERMS if t != "audit_quantisation" or any(row[t] != 0 for row in chosen.values())]
     keys = ["published", *terms, "lossless"]
     across = min(MOST, len(chosen))
     down = -(-len(chosen) // across)

@@ -89,8 +89,11 @@ def scaling(cells, laws, out, response="cr_lossless", null="random", classical=N
 
 
 def best_classical(classical, modality):
-    """{name: (ratio, line style)} of the compressor that makes single chunks of the modality smallest."""
-    rows = classical[(classical["modality"] == modality) & (classical["scope"] == "chunk")]
+    """{name: (ratio, line style)} of the compressor that makes single chunks of the modality smallest.
+
+    Empty when none has a ratio: none was asked for, or all failed.
+    """
+    rows = classical[(classical["modality"] == modality) & (classical["scope"] == "chunk")].dropna(subset=["ratio"])
     return {row.compressor: (row.ratio, "-.") for row in rows.nsmallest(1, "ratio").itertuples()}
 
 

@@ -4,11 +4,11 @@ import math
 
 import pandas as pd
 
-from bitlaw.compression.accounting import TERMS
+from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.laws import formatting
 from bitlaw.report.chart import PROTOCOLS, anchor
 
-STEPS_OF_AUDIT = {  # accounting.TERMS in words
+STEPS_OF_AUDIT = {  # accounting.AUDIT_TERMS in words
     "cr_published": "published ratio",
     "audit_quantisation": "8-bit weights that look ahead → causal ones",
     "audit_probabilities": "rounded, capped probabilities → exact ones",
@@ -83,7 +83,7 @@ def audit(cells):
     """From the published ratio to the lossless one, a column a modality, at the largest model's last step."""
     last = cells.sort_values(["params_total", "step"], kind="stable").groupby("modality", sort=False).tail(1)
     last = last.set_index("modality").loc[list(dict.fromkeys(cells["modality"]))]
-    if last[list(TERMS)].isna().all(axis=None):
+    if last[list(AUDIT_TERMS)].isna().all(axis=None):
         return None
     columns = [("step of the audit", None), *((modality, ".4f") for modality in last.index)]
     rows = [[words, *last[name]] for name, words in STEPS_OF_AUDIT.items()]
@@ -168,7 +168,8 @@ MORE = {  # tables of other stages: name of the csv → function of its path
         "classical",
         "size of all chunks after a compressor over their size before; chunk: each by itself, whole: one after another",
         {"modality": ("modality", None), "compressor": ("compressor", None), "scope": ("scope", None)}
-        | {"ratio": ("ratio", ".4f"), "bytes_out": ("bytes", ",.0f"), "flags": ("as called", None)},
+        | {"ratio": ("ratio", ".4f"), "bytes_out": ("bytes", ",.0f"), "status": ("status", None)}
+        | {"flags": ("as called", None)},
     ),
     "context": lambda path: of_csv(
         path,
