@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -205,7 +206,8 @@ def test_ctrl_c_ends_in_one_line_and_no_file(tmp_path, neox_folder):
     command = [sys.executable, "-m", "bitlaw", "compress", tmp_path / "file", "--model", neox_folder]
     environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(command, env=environment, **pipes)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell starts what runs behind it deaf to Ctrl-C
+    process = subprocess.Popen(command, env=environment, preexec_fn=heard, **pipes)
     pipe = None
     while pipe is None and process.poll() is None:
         try:
