@@ -10,7 +10,8 @@ import scipy.stats
 
 from bitlaw import InputError
 from bitlaw.compression.accounting import AUDIT_TERMS
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing, write_text
+from bitlaw.study import PROTOCOLS
 
 LABELS = ("modality", "model", "step", "params_total")  # what the tables of cells' parts call a cell by
 PARAMETERS = ("params_total", "params_nonembedding", "params_nominal")  # the last where the configuration gives it
@@ -20,7 +21,6 @@ CELL_COLUMNS = (
     *AUDIT_TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
 )
-PROTOCOLS = ("lossless", "published")
 
 
 def collect(paths, nominal=None):
@@ -70,8 +70,7 @@ def write(table, csv, grids):
     """Write the table of cells, and a grid to each path named <modality>_<protocol>.md."""
     write_csv(table, csv)
     for path in map(Path, grids):
-        with replacing(path) as temporary:
-            temporary.write_text(grid(table, *path.stem.rsplit("_", 1)))
+        write_text(path, grid(table, *path.stem.rsplit("_", 1)))
 
 
 def write_csv(table, path):

@@ -20,7 +20,7 @@ import soundfile
 import zstandard
 from PIL import Image
 
-from bitlaw.data.shards import COLUMNS
+from bitlaw.data.chunking import PATCH_COLUMNS
 from bitlaw.runtime.logs import progress
 
 COLUMN_NAMES = ("modality", "compressor", "flags", "scope", "chunks", "bytes_in", "bytes_out", "ratio", "status")
@@ -75,7 +75,7 @@ def _ppmd(data):
 
 def _png(data):
     out = io.BytesIO()
-    Image.frombytes("L", (COLUMNS, len(data) // COLUMNS), data).save(out, format="PNG", optimize=True)
+    Image.frombytes("L", (PATCH_COLUMNS, len(data) // PATCH_COLUMNS), data).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
@@ -113,7 +113,7 @@ def compressors(sampling):
     """{name: Compressor} for chunks that were cut by `sampling` (a manifest's): PNG for images, FLAC for speech too."""
     tools = dict(GENERAL)
     if sampling["cut"] == "image":
-        tools["png"] = Compressor(f"Pillow: PNG, 8-bit grey, {COLUMNS} wide, optimize", _png, _from_png)
+        tools["png"] = Compressor(f"Pillow: PNG, 8-bit grey, {PATCH_COLUMNS} wide, optimize", _png, _from_png)
     if sampling["cut"] == "speech":
         rate = sampling["rate"]
         flags = "flac -8 --no-padding --force-raw-format --endian=little --sign=signed --channels=1 --bps=16"

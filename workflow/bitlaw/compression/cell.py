@@ -23,7 +23,7 @@ from bitlaw.compression import accounting, codec, scoring, top_bits
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu, gpu_memory
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing, write_text
 
 log = logging.getLogger("bitlaw")
 
@@ -61,8 +61,7 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
     out = Path(out)
     with replacing(out.with_name(out.name + ".parquet")) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
-    with replacing(out.with_name(out.name + ".json")) as temporary:
-        temporary.write_text(json.dumps(provenance, indent=1) + "\n")
+    write_text(out.with_name(out.name + ".json"), json.dumps(provenance, indent=1) + "\n")
     return provenance
 
 

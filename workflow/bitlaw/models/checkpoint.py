@@ -3,7 +3,6 @@
 A checkpoint is a folder in the layout of the Hugging Face Hub: config.json, *.safetensors, tokenizer.json.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -11,6 +10,7 @@ import struct
 from pathlib import Path
 
 from bitlaw import InputError
+from bitlaw.runtime.hashing import digest
 
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
@@ -93,16 +93,11 @@ def describe(folder):
     The hash is that of the files of weights, one after another; params_nonembedding leaves out the embeddings of
     tokens and positions and the head.
     """
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
     counts = {name: math.prod(shape) for name, shape in shapes(folder).items()}
     embedding = sum(n for name, n in counts.items() if {*name.split(".")[-2:-1]} & EMBEDDINGS)
     total = sum(counts.values())
     return {
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": digest(*weight_files(folder)),
         "params_total": total,
         "params_nonembedding": total - embedding,
     }
