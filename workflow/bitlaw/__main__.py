@@ -72,10 +72,7 @@ def compress(arguments):
     model = checkpoint.load(arguments.model, arguments.precision)
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
     ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
-    if max((int(i.max()) for i in ids), default=0) >= model.vocabulary:
-        raise InputError(
-            f"{arguments.model}: knows {model.vocabulary} tokens, the tokenizer more: give the model's own"
-        )
+    checkpoint.check_vocabulary(model, ids, f"{arguments.model}: ")
     weights = checkpoint.describe(arguments.model)["weights_sha256"]
     header = codec.header(model, weights, tokenizer_sha256, arguments.precision)
     if header.mode == "invariant":
