@@ -8,8 +8,6 @@ is that of a large square fp16 product on the same GPU, measured, not taken from
 products may go above it, are compared with the same number.
 """
 
-from bitlaw.runtime import gpu  # first, as bitlaw must set MKL_CBWR before torch is loaded  # isort: skip
-
 import argparse
 import json
 import os
@@ -23,6 +21,7 @@ import yaml
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from bitlaw.data import seven_bit, shards, sources, tokens
+from bitlaw.runtime import gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {  # hidden, intermediate, layers, heads: of EleutherAI's Pythia

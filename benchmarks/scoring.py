@@ -3,11 +3,8 @@
     PYTHONPATH=workflow python benchmarks/scoring.py
 
 prints markdown tables; nothing is asserted. Runs alternate (study, ours, study, ours, ...) after one of each to warm
-up; every number is a median. bitlaw sets MKL_CBWR (see `bitlaw.models.gpt_neox`), which then holds for the study's
-loop and for the peak, too. Let nothing else run meanwhile.
+up; every number is a median. Let nothing else run meanwhile.
 """
-
-from bitlaw.models import gpt_neox  # first, as it must set MKL_CBWR before torch is loaded  # isort: skip
 
 import argparse
 import math
@@ -23,6 +20,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from bitlaw.compression import codec, integer_softmax, range_coder, scoring
 from bitlaw.data import seven_bit, sources, tokens
+from bitlaw.models import gpt_neox
 
 ROOT = Path(__file__).resolve().parents[1]
 CHUNK = 2048  # bytes

@@ -1,9 +1,8 @@
 """Fixtures of the tiny models in `tiny_models`."""
 
-import bitlaw.models.gpt_neox  # noqa: F401, I001  (before torch: it sets MKL_CBWR)
-
 import pytest
 import torch
+
 from bitlaw.data import tokens
 from bitlaw.models import checkpoint
 from bitlaw.models.ladder import train_tokenizer
@@ -62,6 +61,11 @@ def gpt2_folder(tokenizer, tmp_path_factory):
 @pytest.fixture(scope="session")
 def neox(neox_folder):
     return checkpoint.load(neox_folder)
+
+
+@pytest.fixture(scope="session")
+def exact(neox_folder):
+    return checkpoint.load(neox_folder, "exact")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 """Tiny checkpoints with random weights: large enough in context and steep enough in prediction to matter."""
 
-import bitlaw.models.gpt_neox  # noqa: F401, I001  (before torch: it sets MKL_CBWR)
-
 import json
 
 import torch
-from bitlaw.models.ladder import build, save_checkpoint
 from transformers import AutoModelForCausalLM
+
+from bitlaw.models.ladder import build, save_checkpoint
 
 PASSAGE = (
     "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or "

@@ -2,8 +2,6 @@
 
 import os
 
-# The matrix library reads this once, when torch loads it: keep one order of summation whatever the shape (see `neox`).
-os.environ.setdefault("MKL_CBWR", "AVX2")
 # A thread that waits must sleep: jobs share the processors, and one that spins costs the others a time slice.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

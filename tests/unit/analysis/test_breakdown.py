@@ -31,7 +31,7 @@ def cells_of(folder):
         path = folder / "cells" / modality / model / f"step{step}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), path)
-        about = {"modality": modality, "model": model, "step": step, "params_total": SIZES[model], "mode": "invariant"}
+        about = {"modality": modality, "model": model, "step": step, "params_total": SIZES[model], "mode": "exact"}
         about |= accounting.cell(rows)
         about |= {"stream_bits": int(sum(row["bits_stream"] for row in rows))}
         about |= {"decode_check": {"chunks": 1, "passed": True, "one_shot_bytes": 90, "lockstep_bytes": 90}}

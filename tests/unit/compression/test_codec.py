@@ -1,5 +1,6 @@
 """The stream: every byte comes back, and what is damaged or foreign raises and decodes to nothing else."""
 
+import json
 import time
 import zlib
 from functools import cache
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
+import exact_reference
 from bitlaw import InputError
 from bitlaw.compression import codec, lockstep, range_coder, scoring, stream_format, top_bits
 from bitlaw.compression.stream_format import CorruptStream, Header, Lockstep, Record, pack, pack_header, unpack
 from bitlaw.data import seven_bit, tokens
 from bitlaw.models import checkpoint
+from tiny_models import neox_checkpoint
 
 WEIGHTS, TOKENIZER = "ab" * 32, "cd" * 32
 REFUSED = (CorruptStream, InputError)
@@ -53,6 +57,8 @@ class Pair:
     def restore(self, stream, threads=1):
         header, records = unpack(stream)
         codec.check(header, WEIGHTS, TOKENIZER)
+        if header.precision != self.precision:  # `codec.restore` loads the model in the header's precision
+            raise InputError("another precision")
         if header.lockstep:
             lockstep.check(self.model, header.lockstep)
         return [data for data, _ in codec.decode(self.model, self.spelling, header, records, threads)]
@@ -270,8 +276,8 @@ class DocumentedCoder:
         return found
 
 
-def documented_chunks(stream, model, spelling):
-    """`model` is an `exact_reference.Model`, which is written from docs/arithmetic.md."""
+def documented_chunks(stream, frequencies, model, spelling):
+    """frequencies: of what follows a list of tokens, by docs/arithmetic.md; of `model` only the sizes count."""
     at = 0
 
     def take(n):
@@ -299,7 +305,7 @@ def documented_chunks(stream, model, spelling):
         ids, half = [], model.context // 2
         for i in range(count):
             begin = 0 if i < model.context else half * ((i - model.context) // half + 1)
-            ids.append(coded.symbol(model.frequencies(ids[begin:i]) if i else [1] * model.vocabulary))
+            ids.append(coded.symbol(frequencies(ids[begin:i]) if i else [1] * model.vocabulary))
         text = b"".join(spelling[t] for t in ids)
         assert len(text) == size
         chunk = bytes(c + 128 * b for c, b in zip(text, bits or [0] * size, strict=True))
@@ -307,11 +313,18 @@ def documented_chunks(stream, model, spelling):
         yield chunk
 
 
-def test_a_decoder_written_from_the_documentation_decodes(exact, neox_folder, chunks):
-    some = [*chunks[:3], chunks[7][:500], chunks[6], chunks[3][:60]]
-    assert max(map(len, exact.ids(some))) > 1.5 * exact.model.context  # the third window
-    reference = exact_reference.load(neox_folder)
-    assert list(documented_chunks(exact.stream(some), reference, exact.spelling)) == some
+def test_a_decoder_written_from_the_documentation_decodes(tokenizer, tmp_path):
+    folder = neox_checkpoint(tokenizer, tmp_path, seed=5, max_position_embeddings=8)
+    pair = Pair(folder, "exact")
+    some = [b"", b"Al\xe9\xff", b"she, HERSELF, found it", b"\x00"]
+    assert max(map(len, pair.ids(some))) > 1.5 * pair.model.context  # the third window
+    config = json.loads((folder / "config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
+
+    def frequencies(ids):
+        return exact_reference.frequencies(exact_reference.logits(config, tensors, ids)[-1])
+
+    assert list(documented_chunks(pair.stream(some), frequencies, pair.model, pair.spelling)) == some
 
 
 # --- damage -----------------------------------------------------------------------------------------------------

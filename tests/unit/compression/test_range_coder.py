@@ -23,7 +23,7 @@ def columns(symbols):
 
 def decode_back(data, symbols):
     """Assert that `data` decodes to `symbols` when the decoder is told each total and looks up each interval."""
-    data, state = range_coder.start_decoding(data)
+    state, data = range_coder.start_decoding(data)
     for start, frequency, total in symbols:
         assert start <= range_coder.target(state, np.uint64(total)) < start + frequency
         range_coder.consume(state, data, *map(np.uint64, (start, frequency, total)))

@@ -1,4 +1,4 @@
-"""The GPT-NeoX forward pass: as transformers computes it, and the same to the last bit however it is cut."""
+"""The GPT-NeoX forward pass in floating point: as transformers computes it, in one pass and by steps."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from bitlaw import InputError
-from bitlaw.compression import codec
 from bitlaw.models import checkpoint
-
-pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL's fixed order of summation")
 
 
 def text_ids(model, batch, length, seed=0):
@@ -41,45 +38,23 @@ def test_serial_and_parallel_residuals_differ(serial_neox_folder):
     assert not torch.allclose(before, serial.hidden(ids), atol=1e-2)
 
 
-@pytest.mark.parametrize(("batch", "count"), [(1, 1), (2, 2), (3, 1), (7, 2)])
-def test_steps_give_the_same_bits_as_one_pass(neox, threads, batch, count):
-    model = neox
-    ids = text_ids(model, 7, model.context)
-    expected = model.hidden(ids)
-    logits = logits_of(model, expected)
-    threads(count)
-    # a start of several tokens, then one at a time over the first block's end, and at last several again
-    cache, start = model.new_cache(batch, model.context), 240 + batch
-    assert torch.equal(model.hidden(ids[:batch, :start], cache, 0), expected[:batch, :start])
-    for i in range(start, start + 20):
-        state = model.hidden(ids[:batch, i : i + 1], cache, i)
-        assert torch.equal(state[:, 0], expected[:batch, i])
-        assert torch.equal(model.head(state[:, 0]), logits[:batch, i])
-    rest = model.hidden(ids[:batch, start + 20 :], cache, start + 20)
-    assert torch.equal(rest, expected[:batch, start + 20 :])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_steps_and_blocks_onto_a_cache_are_near_one_pass(neox, batch):
+    ids = text_ids(neox, batch, neox.context)
+    expected = neox.hidden(ids)
+    cache, start = neox.new_cache(batch, neox.context), 240
+    parts = [neox.hidden(ids[:, :start], cache, 0)]
+    parts += [neox.hidden(ids[:, i : i + 1], cache, i) for i in range(start, start + 20)]
+    parts.append(neox.hidden(ids[:, start + 20 :], cache, start + 20))  # several tokens behind a cache
+    assert (torch.cat(parts, 1) - expected).abs().max() <= 1e-4 < 1e-2 * expected.std()
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 255, 256, 257, 259])
-def test_a_prefix_gives_the_same_bits_as_the_whole(neox, length):
-    ids = text_ids(neox, 2, neox.context)
-    assert torch.equal(neox.hidden(ids[:, :length]), neox.hidden(ids)[:, :length])
-
-
-def test_every_position_steps_from_nothing(neox):
-    ids = text_ids(neox, 2, 40)
-    expected, cache = neox.hidden(ids), neox.new_cache(2, 40)
-    for i in range(40):
-        assert torch.equal(neox.hidden(ids[:, i : i + 1], cache, i)[:, 0], expected[:, i])
-
-
-def test_the_head_gives_the_same_bits_for_any_number_of_rows(neox):
+def test_the_head_fills_a_buffer_or_makes_its_own(neox):
     rows = neox.hidden(text_ids(neox, 1, 40))[0]
+    buffer = torch.full((40, neox.vocabulary), torch.nan)
     expected = neox.head(rows)
     assert expected.dtype == torch.float32 and expected.shape == (40, neox.vocabulary)
-    for count in (1, 2, 3, 4, 5, 17):
-        buffer = torch.full((40, neox.vocabulary), torch.nan)
-        for out in (None, buffer):
-            assert torch.equal(neox.head(rows[:count], out), expected[:count])
+    assert torch.allclose(neox.head(rows[:17], buffer), expected[:17], atol=1e-5) and buffer[17:].isnan().all()
 
 
 def test_later_tokens_do_not_change_earlier_states(neox):
@@ -88,25 +63,6 @@ def test_later_tokens_do_not_change_earlier_states(neox):
     changed[0, 30:] = (changed[0, 30:] + 1) % neox.vocabulary
     before, after = neox.hidden(ids)[0], neox.hidden(changed)[0]
     assert torch.equal(before[:30], after[:30]) and not (before[30:] == after[30:]).all(-1).any()
-
-
-def test_this_machine_is_found_invariant_and_a_variant_model_is_not(neox, neox_folder, gpt2):
-    class Variant:
-        """The same model, but a pass of one token is off by one unit in the last place."""
-
-        def __getattr__(self, name):
-            return getattr(neox, name)
-
-        def hidden(self, ids, cache=None, past=0):
-            found = neox.hidden(ids, cache, past)
-            return found if ids.shape[1] > 1 else torch.nextafter(found, found + 1)
-
-    before = torch.get_num_threads()
-    assert codec.invariant(neox)
-    assert not codec.invariant(Variant())
-    assert not codec.invariant(gpt2)
-    assert not any(codec.invariant(checkpoint.load(neox_folder, precision)) for precision in ("bf16", "fp16"))
-    assert torch.get_num_threads() == before
 
 
 def test_a_position_past_the_context_raises(neox):

@@ -140,6 +140,7 @@ def measure(inputs, loaded):
     published, quantisation = _published_pass(inputs, loaded, scores)
     published_at = time.perf_counter()
     header = _header(inputs, loaded, len(loaded.chunks))
+    log.info("coding %s, %s of %d chunks", _mode(header), inputs.precision, len(loaded.chunks))
     records = [codec.record(data, own[:3]) for data, own in zip(loaded.chunks, scores, strict=True)]
     seconds = {
         "score": scored - started,
@@ -152,6 +153,10 @@ def measure(inputs, loaded):
 def _tokens_at_a_time(inputs):
     """On a GPU as many as it has room for."""
     return None if inputs.device == "cuda" else inputs.tokens_at_a_time
+
+
+def _mode(header):
+    return EXACT if header.lockstep is None else "lockstep"
 
 
 def _header(inputs, loaded, count):
@@ -268,7 +273,7 @@ def describe(inputs, loaded, measured, rows, check):
         "precision_published": inputs.published,
         "compute": checkpoint.compute(inputs.precision, inputs.device),
         **measured.quantisation,
-        "mode": "exact" if lockstep is None else "lockstep",
+        "mode": _mode(measured.header),
         "stream_bits": 8 * len(stream),
         "stream_sha256": hashlib.sha256(stream).hexdigest(),
         "tokens": count,

@@ -45,7 +45,8 @@ def record(data, intervals):
 def decode(model, spelling, header, records, threads=1):
     """Yield (chunk as bytes, its record coded anew from the intervals that decoding met) for each of `records`.
 
-    `spelling` gives the bytes of each token; on `threads` threads in exact arithmetic, on the header's in lock-step. Raises CorruptStream for a chunk that does not pass its check.
+    `spelling` gives the bytes of each token; on `threads` threads in exact arithmetic, on the header's in lock-step.
+    Raises CorruptStream for a chunk that does not pass its check.
     """
     opened = [range_coder.start_decoding(record.coded) for record in records]
     planes = [top_bits.decode(state, data, record.bytes) for (state, data), record in zip(opened, records, strict=True)]
@@ -95,8 +96,8 @@ def check(found, weights, tokenizer):
         if here != there:
             differ = next(i for i in range(len(here)) if here[i] != there[i]) // 16 * 16
             raise InputError(
-                f"the stream was made with another {name} (sha256 from digit {differ + 1} on {there[differ : differ + 16]}, "
-                f"here {here[differ : differ + 16]}): give the {name} that it was made with"
+                f"the stream was made with another {name} (sha256 from digit {differ + 1} on "
+                f"{there[differ : differ + 16]}, here {here[differ : differ + 16]}): give the {name} it was made with"
             )
     if found.lockstep is None and found.arithmetic != ARITHMETIC:
         raise InputError(

@@ -20,8 +20,8 @@ def score(model, chunks, tokens_at_a_time, threads=1, what="score"):
 
     Windows are sorted by length and pass through the model in batches, padded to the batch's longest. On the CPU each
     of `threads` threads takes batches of its own, which wastes less than sharing every small operation; together the
-    batches hold at most `tokens_at_a_time` tokens (at least one window each; None: as many as a GPU has room for). Where they do not fit in the device's
-    memory, half as many are tried; InputError when one window alone does not fit.
+    batches hold at most `tokens_at_a_time` tokens (at least one window each; None: as many as a GPU has room for).
+    Where they do not fit in the device's memory, half as many are tried; InputError when one window alone does not fit.
     """
     scores = empty_scores(chunks, model.vocabulary)
     todo = [(c, w) for c, ids in enumerate(chunks) for w in windows(len(ids), model.context)]

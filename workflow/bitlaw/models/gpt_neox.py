@@ -1,20 +1,11 @@
-"""The GPT-NeoX forward pass, invariant: a token's logits do not depend on batch, length or step.
+"""The GPT-NeoX forward pass (Black et al. 2022) in floating point: fp32, bf16, fp16, and LLM.int8 by `llm_int8`.
 
-One-shot scoring and step-by-step decoding must agree to the last bit, or what was encoded does not decode.
-On the CPU that holds when the matrix library keeps its order of summation (MKL_CBWR, set in
-`bitlaw/__init__.py`), every matrix product has at least ROWS rows, and the keys are attended to in
-blocks of KEYS, the last one padded: a row of the softmax is then summed in the same lanes on both sides, and the
-sum over values has the same terms in the same order (one product over all keys would not: the library cuts long
-sums by their length). This is a property of kernels, not of a standard: it is tested on the machine, for the
-model, before it is relied on (`known_answer`).
+A token's logits depend in their last bits on batch, length and step, so streams are coded in lock-step (see
+`compression.lockstep`); exact arithmetic is elsewhere (`exact`).
 """
 
 import torch
-from torch.nn.functional import embedding, gelu, layer_norm, linear
-
-ROWS = 4  # below this many rows the library switches to matrix-vector kernels
-KEYS = 256
-QUERIES = 256  # rows of attention at a time: bounds the [queries, keys] array and skips most masked keys
+from torch.nn.functional import embedding, gelu, layer_norm, linear, scaled_dot_product_attention
 
 
 def not_covered(config):
@@ -90,9 +81,9 @@ class NeoX:
         self.cos, self.sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
     def new_cache(self, batch, length):
-        """Keys and values for `length` positions, zero where nothing was written (the padding must be finite)."""
-        shape = (self.layers, 2, batch, self.heads, _padded(length), self.size)
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        """Room for the keys and values of `length` positions."""
+        shape = (self.layers, 2, batch, self.heads, length, self.size)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     @torch.inference_mode()
     def hidden(self, ids, cache=None, past=0):
@@ -100,35 +91,32 @@ class NeoX:
 
         `cache` (from `new_cache`) holds the `past` positions before and receives the new ones.
         """
-        batch, length = ids.shape
+        length = ids.shape[1]
         if past + length > self.context:
             raise ValueError(f"{past + length} tokens exceed the context of {self.context}")
-        if cache is None:
-            cache = self.new_cache(batch, length)
         x = embedding(ids.to(self.device), self.embedding)
         turn = tuple(t[past : past + length, None, None] for t in (self.cos, self.sin))
-        spans = [_Span(past, i, min(i + QUERIES, length), self.device) for i in range(0, length, QUERIES)]
-        for block, (keys, values) in zip(self.blocks, cache, strict=True):
-            normed = layer_norm(x, (self.width,), *block["norm1"], self.eps)
-            attended = self._attention(block, normed, keys, values, past, turn, spans)
+        # what each of several tokens behind a cache may see; a first block and a single token need no mask
+        mask = torch.ones(length, past + length, dtype=torch.bool, device=self.device).tril(past) if past else None
+        for number, block in enumerate(self.blocks):
+            store = None if cache is None else cache[number]
+            attended = self._attention(block, self._norm(x, block["norm1"]), store, past, turn, mask)
             if self.parallel:
                 x = self._mlp(block, x) + attended + x  # in the order in which transformers adds them
             else:
                 x = attended + x
                 x = self._mlp(block, x) + x
-        return layer_norm(x, (self.width,), *self.final_norm, self.eps)
+        return self._norm(x, self.final_norm)
+
+    def _norm(self, x, weight_and_bias):
+        return layer_norm(x, (self.width,), *weight_and_bias, self.eps)
 
     def _mlp(self, block, x):
-        normed = layer_norm(x, (self.width,), *block["norm2"], self.eps)
-        return self._product(gelu(self._product(normed, *block["up"])), *block["down"])
+        return self._product(gelu(self._product(self._norm(x, block["norm2"]), *block["up"])), *block["down"])
 
     def _product(self, x, weight, bias):
-        """x·weightᵀ + bias over all rows of `x` `[batch, length, in]` at once, at least ROWS of them."""
-        flat = x.reshape(-1, x.shape[-1])
-        count = len(flat)
-        if count < ROWS:
-            flat = _repeated(flat)
-        return self.product(flat, weight, bias)[:count].view(*x.shape[:-1], -1)
+        """x·weightᵀ + bias over all rows of `x` `[batch, length, in]` at once."""
+        return self.product(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
 
     def _rotate(self, x, cos, sin):
         """Rotary embedding (Su et al. 2021) of the first `rotary` entries of `x`, `[batch, length, heads, 2, size]`."""
@@ -136,57 +124,21 @@ class NeoX:
         left, right = turned.chunk(2, -1)
         return torch.cat((turned * cos + torch.cat((-right, left), -1) * sin, rest), -1)
 
-    def _attention(self, block, x, keys, values, past, turn, spans):
+    def _attention(self, block, x, store, past, turn, mask):
         batch, length, _ = x.shape
         qkv = self._product(x, *block["qkv"]).view(batch, length, self.heads, 3, self.size)
         query, key = self._rotate(qkv[..., :2, :], *turn).transpose(1, 2).unbind(3)
-        keys[:, :, past : past + length] = key
-        values[:, :, past : past + length] = qkv[..., 2, :].transpose(1, 2)
-        out = [self._attend(query, keys, values, span) for span in spans]
-        merged = (torch.cat(out, 2) if len(out) > 1 else out[0]).transpose(1, 2).reshape(batch, length, self.width)
-        return self._product(merged, *block["out"])
-
-    def _attend(self, query, keys, values, span):
-        """Attention of the queries of `span` over every key up to the last of them."""
-        query = query[:, :, span.first : span.last]
-        count = query.shape[2]
-        if count < ROWS:
-            query = torch.cat((query, query[:, :, -1:].expand(-1, -1, ROWS - count, -1)), 2)
-        scores = (query * self.size**-0.5) @ keys[:, :, : span.keys].transpose(-1, -2)
-        scores[..., span.seen :].masked_fill_(span.masked, float("-inf"))
-        weights = scores.softmax(-1, dtype=torch.float32).to(self.dtype)
-        out = weights[..., :KEYS] @ values[:, :, :KEYS]
-        for i in range(KEYS, span.keys, KEYS):
-            out += weights[..., i : i + KEYS] @ values[:, :, i : i + KEYS]
-        return out[:, :, :count]
+        value = qkv[..., 2, :].transpose(1, 2)
+        if store is not None:
+            end = past + length
+            store[0, :, :, past:end], store[1, :, :, past:end] = key, value
+            key, value = store[0, :, :, :end], store[1, :, :, :end]
+        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=past == 0)
+        return self._product(out.transpose(1, 2).reshape(batch, length, self.width), *block["out"])
 
     @torch.inference_mode()
     def head(self, rows, out=None):
         """Logits, float32 `[rows, vocabulary]`, of hidden states `[rows, width]`; `out` is reused in float32."""
-        count = rows.shape[0]
-        if count < ROWS:
-            return self.head(_repeated(rows))[:count]
         if out is not None and self.dtype == torch.float32:
-            return torch.mm(rows, self.head_weight.t(), out=out[:count])
+            return torch.mm(rows, self.head_weight.t(), out=out[: rows.shape[0]])
         return linear(rows, self.head_weight).float()
-
-
-class _Span:
-    """Queries [first, last) of a pass, the keys they may need, and which of those after `seen` each must not see."""
-
-    def __init__(self, past, first, last, device):
-        self.first, self.last, self.keys = first, last, _padded(past + last)
-        self.seen = past + first
-        position = torch.arange(self.seen, self.seen + max(last - first, ROWS), device=device).clamp(
-            max=past + last - 1
-        )
-        self.masked = torch.arange(self.seen, self.keys, device=device) > position[:, None]
-
-
-def _padded(length):
-    return -(-length // KEYS) * KEYS
-
-
-def _repeated(rows):
-    """`rows` `[n, width]`, n < ROWS, continued by copies of its last row."""
-    return torch.cat((rows, rows[-1:].expand(ROWS - len(rows), -1)))

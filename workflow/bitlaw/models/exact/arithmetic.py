@@ -11,6 +11,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from bitlaw.models.exact.compiling import compiled, not_inlined
+
 VERSION = 1  # of docs/arithmetic.md
 LEAST, OVERFLOW = 80, 247  # biased exponents: a row's is raised to the first and must stay below the second
 
@@ -32,10 +34,6 @@ ZERO, HALF, ONE, LOWEST = np.float32(0), np.float32(0.5), np.float32(1), np.floa
 # adding this rounds a float32 of magnitude <= 2^22 to an integer, ties to even, and leaves it in the lower bits
 ROUNDER, ROUNDER_BITS = np.float32(12582912), np.int32(0x4B400000)
 ABSOLUTE, INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
-
-
-# division as IEEE has it: numba's own check for zero would be a branch in every loop
-compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @intrinsic
@@ -95,6 +93,7 @@ def quantise(row, out):
 
     Returns (2^e as float32, whether the row is too large); then `out` means nothing.
     """
+    not_inlined()
     largest = largest_exponent(row)
     exponent = _row_exponent(largest, np.int32(140))
     scale = power_of_two(np.int32(-exponent))
@@ -106,6 +105,7 @@ def quantise(row, out):
 @compiled
 def quantise_digits(row, high, low):
     """`quantise` into digits to base 256, int16: q = 256 high + low, -64 <= high <= 64, -128 <= low <= 127."""
+    not_inlined()
     largest = largest_exponent(row)
     exponent = _row_exponent(largest, np.int32(140))
     scale = power_of_two(np.int32(-exponent))
@@ -120,6 +120,7 @@ def quantise_digits(row, high, low):
 @compiled
 def norm(row, gain, bias, epsilon, layer, out):
     """Layer norm (`layer` true) or RMS norm of a float32 row into `out`; returns whether the row is too large."""
+    not_inlined()
     n = np.uint64(len(row))
     largest = largest_exponent(row)
     exponent = _row_exponent(largest, np.int32(149))
@@ -192,6 +193,7 @@ GELU, GELU_TANH, SILU = 0, 1, 2  # activations
 @compiled
 def activate(row, activation, gated, out):
     """Activation of a float32 row into `out` `[n]`; gated: the row is n gates, then n numbers they multiply."""
+    not_inlined()
     n = np.uint64(len(out))
     if activation == GELU:
         for i in range(n):

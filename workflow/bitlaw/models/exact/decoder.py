@@ -14,12 +14,12 @@ from bitlaw.models.exact import arithmetic
 from bitlaw.models.exact.arithmetic import (
     ABSOLUTE,
     INFINITE,
-    compiled,
     exponential,
     float_bits,
     power_of_two,
     to_integer,
 )
+from bitlaw.models.exact.compiling import compiled, not_inlined
 from bitlaw.models.exact.description import PER_HEAD, WHOLE
 from bitlaw.models.exact.products import GROUP, LANES, linear, score, weigh_values
 
@@ -109,6 +109,7 @@ def _attention_weights(scores, value_scales, high, middle, low):
 
     Returns (factor of the sums over values, whether a score is infinite).
     """
+    not_inlined()
     bits = largest_bits(scores)
     top = arithmetic.bits_float(bits)
     largest = arithmetic.bits_float(largest_bits(value_scales))
@@ -138,6 +139,7 @@ def _attend(keys, key_scales, values, value_scales, queries, query_scales, first
     float32 `[GROUP, head_dim]`; scratch: scores float32 `[GROUP, keys]`, digits int16 `[GROUP, 3, keys]`, factors
     float32 `[GROUP]`. Returns whether a score is infinite.
     """
+    not_inlined()
     scores, digits, factors = scratch
     count, longest, bad = len(visible), visible[-1], False
     blocks, pairs = (longest + LANES - 1) // LANES, (longest + 1) // 2
@@ -155,53 +157,53 @@ def _attend(keys, key_scales, values, value_scales, queries, query_scales, first
 
 
 @compiled
-def _store_key(row, keys, position):
-    """Put the integers of a key into a cache's keys of one head, `[blocks, pairs, 16, 2]`."""
-    for i in range(len(row)):
-        keys[position // LANES, i // 2, position % LANES, i % 2] = row[i]
+def turn_heads(row, heads, kv_heads, size, qk_norm, query_gain, key_gain, epsilon, cosines, sines):
+    """q/k norm, if any, and rotary turning of a token's queries and keys, in place; `row` ends with its values.
 
-
-@compiled
-def _store_value(row, values, position):
-    for i in range(len(row)):
-        values[i // LANES, position // 2, i % LANES, position % 2] = row[i]
-
-
-@compiled
-def _split(weights, shape, layer, qkv, position, cache, slot, queries, query_scales, at, integers):
-    """One token's queries, keys and values: norms, turning, integers; keys and values go to the cache.
-
-    queries int16 `[kv_heads, n, 2, head_dim]`: those that read one key/value head together, this token's from `at`.
+    Returns whether some head is too large for its norm.
     """
-    bad, size, group = False, shape.head_dim, shape.heads // shape.kv_heads
-    end = shape.heads * size
-    key_end = end + shape.kv_heads * size
-    if shape.qk_norm == WHOLE:
-        gain = weights.query_gain[layer]
-        bad |= arithmetic.norm(qkv[:end], gain, gain, shape.epsilon, False, qkv[:end])
-        gain = weights.key_gain[layer]
-        bad |= arithmetic.norm(qkv[end:key_end], gain, gain, shape.epsilon, False, qkv[end:key_end])
-    for h in range(shape.heads + 2 * shape.kv_heads):
-        head = qkv[h * size : (h + 1) * size]
-        if h < shape.heads + shape.kv_heads:
-            if shape.qk_norm == PER_HEAD:
-                gain = weights.query_gain[layer] if h < shape.heads else weights.key_gain[layer]
-                bad |= arithmetic.norm(head, gain, gain, shape.epsilon, False, head)
-            arithmetic.turn(head, weights.cosines[position], weights.sines[position])
-        if h < shape.heads:
-            g, m = h // group, at + h % group
-            scale, large = arithmetic.quantise_digits(head, queries[g, m, 0, :size], queries[g, m, 1, :size])
-            query_scales[g, m] = shape.score_scale * scale
-        else:
-            g = (h - shape.heads) % shape.kv_heads
-            scale, large = arithmetic.quantise(head, integers)
-            if h < shape.heads + shape.kv_heads:
-                _store_key(integers, cache.keys[layer, slot, g], position)
-                cache.key_scales[layer, slot, g, position] = scale
-            else:
-                _store_value(integers, cache.values[layer, slot, g], position)
-                cache.value_scales[layer, slot, g, position] = scale
+    not_inlined()
+    bad, end, key_end = False, heads * size, (heads + kv_heads) * size
+    if qk_norm == WHOLE:
+        bad |= arithmetic.norm(row[:end], query_gain, query_gain, epsilon, False, row[:end])
+        bad |= arithmetic.norm(row[end:key_end], key_gain, key_gain, epsilon, False, row[end:key_end])
+    for h in range(heads + kv_heads):
+        head = row[h * size : (h + 1) * size]
+        if qk_norm == PER_HEAD:
+            gain = query_gain if h < heads else key_gain
+            bad |= arithmetic.norm(head, gain, gain, epsilon, False, head)
+        arithmetic.turn(head, cosines, sines)
+    return bad
+
+
+@compiled
+def _take_queries(row, size, scale, queries, query_scales, at):
+    """Digits of a token's turned queries into `queries`, int16 `[kv_heads, n, 2, size]`, from `at` of each kv head."""
+    bad, group = False, len(row) // size // len(queries)
+    for h in range(len(row) // size):
+        g, m = h // group, at + h % group
+        own, large = arithmetic.quantise_digits(
+            row[h * size : (h + 1) * size], queries[g, m, 0, :size], queries[g, m, 1, :size]
+        )
+        query_scales[g, m] = scale * own
         bad |= large
+    return bad
+
+
+@compiled
+def _store(row, size, keys, key_scales, values, value_scales, position, integers):
+    """A token's turned keys, then its values, to the cache of one layer and slot; integers is scratch `[size]`."""
+    bad, kv_heads = False, len(keys)
+    for g in range(kv_heads):
+        key_scales[g, position], large = arithmetic.quantise(row[g * size : (g + 1) * size], integers)
+        bad |= large
+        for i in range(size):
+            keys[g, position // LANES, i // 2, position % LANES, i % 2] = integers[i]
+        at = (kv_heads + g) * size
+        value_scales[g, position], large = arithmetic.quantise(row[at : at + size], integers)
+        bad |= large
+        for i in range(size):
+            values[g, i // LANES, position // 2, i % LANES, position % 2] = integers[i]
     return bad
 
 
@@ -216,9 +218,9 @@ def _multiply(matrices, layer, x, scales, rows, out):
 
 
 @compiled
-def _norm_digits(row, gain, bias, shape, buffer, x, r):
+def _norm_digits(row, gain, bias, epsilon, layer, buffer, x, r):
     """Norm of a row, then its digits into x[r]; returns (2^e, whether it is too large)."""
-    bad = arithmetic.norm(row, gain, bias, shape.epsilon, shape.layer_norm, buffer)
+    bad = arithmetic.norm(row, gain, bias, epsilon, layer, buffer)
     scale, large = arithmetic.quantise_digits(buffer, x[r, 0, : len(row)], x[r, 1, : len(row)])
     return scale, bad | large
 
@@ -232,6 +234,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
     beyond the width, and state_scales float32 `[the same rows]`, for `logits`. Returns whether all went well: false if
     an activation or a score was infinite, not a number or 2^120 and more; the rows then mean nothing.
     """
+    not_inlined()
     rows, width, size, mlp = len(tokens), shape.width, shape.head_dim, shape.mlp
     group = shape.heads // shape.kv_heads
     tile, inner = min(TILE, _up(rows, GROUP)), shape.heads * size
@@ -255,6 +258,8 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
     attention, factors = np.empty((GROUP, _up(size, LANES)), dtype=np.float32), np.ones(GROUP, dtype=np.float32)
     scratch = scores, digits, factors
     visible = np.empty(tile * group, dtype=np.int64)
+    kind = shape.epsilon, shape.layer_norm
+    sizes = shape.heads, shape.kv_heads, size, shape.qk_norm
     bad = False
 
     table = weights.embedding
@@ -266,6 +271,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
     for layer in range(shape.layers):
         gain1, bias1 = weights.gain1[layer], weights.bias1[layer]
         gain2, bias2 = weights.gain2[layer], weights.bias2[layer]
+        gains = weights.query_gain[layer], weights.key_gain[layer]
         for start in range(0, rows, tile):
             count = min(tile, rows - start)
             for r in range(count):
@@ -274,15 +280,24 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
                         x[start + r], entering[r, 0, :width], entering[r, 1, :width]
                     )
                 else:
-                    scales[r], large = _norm_digits(x[start + r], gain1, bias1, shape, buffer, entering, r)
+                    scales[r], large = _norm_digits(x[start + r], gain1, bias1, *kind, buffer, entering, r)
                 bad |= large
             _multiply(weights.qkv, layer, entering, scales, count, qkv)
             for r in range(count):
-                bad |= _split(
-                    *(weights, shape, layer, qkv[r], positions[start + r], cache, slots[start + r]),
-                    *(queries, query_scales, r * group, integers),
+                p, slot = positions[start + r], slots[start + r]
+                bad |= turn_heads(qkv[r], *sizes, *gains, shape.epsilon, weights.cosines[p], weights.sines[p])
+                bad |= _take_queries(qkv[r, :inner], size, shape.score_scale, queries, query_scales, r * group)
+                bad |= _store(
+                    qkv[r, inner:],
+                    size,
+                    cache.keys[layer, slot],
+                    cache.key_scales[layer, slot],
+                    cache.values[layer, slot],
+                    cache.value_scales[layer, slot],
+                    p,
+                    integers,
                 )
-                visible[r * group : (r + 1) * group] = positions[start + r] + 1
+                visible[r * group : (r + 1) * group] = p + 1
             first = 0
             while first < count:
                 # rows of one sequence attend together
@@ -308,14 +323,14 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
             for r in range(count):
                 row, more = x[start + r], after_attention[r, :width]
                 if shape.post_norm:
-                    bad |= arithmetic.norm(more, gain1, bias1, shape.epsilon, shape.layer_norm, more)
+                    bad |= arithmetic.norm(more, gain1, bias1, *kind, more)
                 if not shape.parallel:
                     for i in range(np.uint64(width)):
                         row[i] = more[i] + row[i]
                 if shape.post_norm:
                     scales[r], large = arithmetic.quantise_digits(row, entering[r, 0, :width], entering[r, 1, :width])
                 else:
-                    scales[r], large = _norm_digits(row, gain2, bias2, shape, buffer, entering, r)
+                    scales[r], large = _norm_digits(row, gain2, bias2, *kind, buffer, entering, r)
                 bad |= large
             _multiply(weights.up, layer, entering, scales, count, up)
             for r in range(count):
@@ -326,7 +341,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
             for r in range(count):
                 row, more, other = x[start + r], after_mlp[r, :width], after_attention[r]
                 if shape.post_norm:
-                    bad |= arithmetic.norm(more, gain2, bias2, shape.epsilon, shape.layer_norm, more)
+                    bad |= arithmetic.norm(more, gain2, bias2, *kind, more)
                 if shape.parallel:
                     for i in range(np.uint64(width)):
                         row[i] = (more[i] + other[i]) + row[i]
@@ -334,7 +349,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
                     for i in range(np.uint64(width)):
                         row[i] = more[i] + row[i]
     for r in range(rows):
-        state_scales[r], large = _norm_digits(x[r], weights.final_gain, weights.final_bias, shape, buffer, states, r)
+        state_scales[r], large = _norm_digits(x[r], weights.final_gain, weights.final_bias, *kind, buffer, states, r)
         bad |= large
     return not bad
 

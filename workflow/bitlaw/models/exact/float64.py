@@ -7,9 +7,9 @@ matrices take four times the memory: beyond `budget` bytes they are converted an
 import numpy as np
 
 from bitlaw.models.exact import arithmetic
-from bitlaw.models.exact.arithmetic import ABSOLUTE, INFINITE, bits_float, compiled, exponential, power_of_two
-from bitlaw.models.exact.decoder import largest_bits
-from bitlaw.models.exact.description import PER_HEAD, WHOLE
+from bitlaw.models.exact.arithmetic import ABSOLUTE, INFINITE, bits_float, exponential, power_of_two
+from bitlaw.models.exact.compiling import compiled
+from bitlaw.models.exact.decoder import largest_bits, turn_heads
 from bitlaw.models.exact.products import unpack
 
 ROWS = 256  # that pass through the head or attention together
@@ -171,20 +171,11 @@ def _scaled(sums, row_scales, column_scales, biases, out):
 def _split(qkv, heads, kv_heads, qk_norm, query_gain, key_gain, epsilon, cosines, sines, parts, scales):
     """Queries, keys and values of each head as integers: parts float64 `[heads + 2 kv_heads, tokens, head_dim]`."""
     bad, size = False, parts.shape[2]
-    end, key_end = heads * size, (heads + kv_heads) * size
     for t in range(len(qkv)):
-        row = qkv[t]
-        if qk_norm == WHOLE:
-            bad |= arithmetic.norm(row[:end], query_gain, query_gain, epsilon, False, row[:end])
-            bad |= arithmetic.norm(row[end:key_end], key_gain, key_gain, epsilon, False, row[end:key_end])
+        row, tables = qkv[t], (cosines[t], sines[t])
+        bad |= turn_heads(row, heads, kv_heads, size, qk_norm, query_gain, key_gain, epsilon, *tables)
         for h in range(heads + 2 * kv_heads):
-            head = row[h * size : (h + 1) * size]
-            if h < heads + kv_heads:
-                if qk_norm == PER_HEAD:
-                    gain = query_gain if h < heads else key_gain
-                    bad |= arithmetic.norm(head, gain, gain, epsilon, False, head)
-                arithmetic.turn(head, cosines[t], sines[t])
-            scales[h, t], large = arithmetic.quantise(head, parts[h, t])
+            scales[h, t], large = arithmetic.quantise(row[h * size : (h + 1) * size], parts[h, t])
             bad |= large
     return bad
 

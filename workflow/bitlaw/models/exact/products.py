@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bitlaw.models.exact.arithmetic import compiled
+from bitlaw.models.exact.compiling import compiled, not_inlined
 
 LANES = 16  # outputs side by side
 PAIRS = 256  # that fit in 32 bits
@@ -177,6 +177,7 @@ def _product(digits, column_scales, biases):
 
     @compiled
     def product(weights, blocks, pairs, x, row, rows, row_scales, columns, bias, out):
+        not_inlined()
         if rows >= 3:
             for block in range(blocks):
                 for r in range(row, row + rows, GROUP):

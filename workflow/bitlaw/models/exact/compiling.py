@@ -1,0 +1,44 @@
+"""How the loops of exact arithmetic are compiled: without the GIL, as IEEE has it, and kept on disk."""
+
+import hashlib
+import inspect
+from pathlib import Path
+
+from numba import njit, types
+from numba.extending import intrinsic
+
+
+def _digest(paths):
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+_PACKAGE = _digest(sorted(Path(__file__).parent.glob("*.py")))
+
+
+def compiled(function):
+    """numba's njit for functions that call each other across the files of this package, or call into it.
+
+    Division has no check for zero, which would be a branch in every loop. What is kept on disk is dropped when any file
+    of this package changes, or the function's own: numba by itself looks at the latter only, and would go on with what
+    an older file of another name said.
+    """
+    dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
+    dispatcher._cache._cache_file._source_stamp = _PACKAGE + _digest([inspect.getfile(function)])
+    return dispatcher
+
+
+@intrinsic
+def not_inlined(typingctx):
+    """Called in a compiled function, keeps it a function of its own in the code of its callers.
+
+    Otherwise each caller is compiled with all that it calls in its body, a decoder many times over.
+    """
+
+    def generate(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
