@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow test-slurm test-browser figures lint clean
+.PHONY: run test test-slow test-portable known-answers test-slurm test-browser figures lint clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -21,6 +21,17 @@ test-slurm: .venv/ready-to-test
 	dpkg --status slurmctld slurmd slurm-client munge > /dev/null 2>&1 || \
 	{ apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends slurmctld slurmd slurm-client munge; }
 	$(BIN)/python -m pytest -m slurm -v -s tests/slurm
+
+# Other kernels, other compiled code, an emulated 64-bit Arm processor; downloads the latter's packages into .portable.
+# The last line fails, with the reason, where there is none: its tests were skipped then.
+test-portable: .venv/ready-to-test
+	$(BIN)/python -m pytest -m portable -v tests/portable
+	$(BIN)/python tests/portable/arm.py
+
+# After a change of docs/arithmetic.md, docs/format.md or the ladder: the committed hashes and streams anew.
+known-answers: .venv/ready
+	$(BIN)/python -m bitlaw.compression.known_answers
+	$(BIN)/python tests/portable/worker.py streams
 
 test-browser: .venv/ready-to-test
 	@test -x /usr/bin/chromium || (apt-get update && apt-get install --yes --no-install-recommends chromium)

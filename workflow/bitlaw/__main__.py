@@ -40,6 +40,8 @@ def _arguments():
     command.add_argument("--params", type=float, required=True, help="P")
     command.add_argument("--steps", type=float, required=True, help="S")
     command.add_argument("--protocol", default="lossless", help="of a study's law: lossless (default) or published")
+    command = commands.add_parser("doctor", help="whether this machine computes the known answers, and what it is like")
+    command.set_defaults(file="")  # it works on none
     return parser.parse_args()
 
 
@@ -91,6 +93,13 @@ def decompress(arguments):
     with replacing(target) as temporary:
         temporary.write_bytes(data)
     print(f"{arguments.file}: {len(data)} bytes restored ({target})")
+
+
+def doctor(arguments):
+    from bitlaw.doctor import report
+
+    if wrong := report():
+        raise InputError(wrong)
 
 
 def fit(arguments):
@@ -160,7 +169,8 @@ def main():
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        {"compress": compress, "decompress": decompress, "fit": fit, "predict": predict}[arguments.command](arguments)
+        commands = {"compress": compress, "decompress": decompress, "doctor": doctor, "fit": fit, "predict": predict}
+        commands[arguments.command](arguments)
     except (ValueError, FloatingPointError, OSError) as error:
         where = "" if str(arguments.file) in str(error) else f"{arguments.file}: "
         sys.exit(f"bitlaw: {where}{error}")

@@ -16,7 +16,7 @@ PACKAGES = ("numpy", "numba", "llvmlite", "tokenizers", "safetensors", "torch", 
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TMPDIR", "XDG_CACHE_HOME")
 PREFIXES = ("ATEN_", "KMP_", "MKL_", "NUMBA_", "OMP_", "OPENBLAS_")
 DIGITS = 12  # of a hash that are printed
-WIDTH = 24
+WIDTH, COLUMN = 24, 16  # characters of names and of hashes
 
 
 def report(show=print):
@@ -26,44 +26,44 @@ def report(show=print):
     """
     from bitlaw.compression import known_answers
 
-    table = known_answers.read_table()
     for line in machine():
         show(line)
+    table = known_answers.read_table(known_answers.TABLE)
+    names, engines = known_answers.all_names(table), list(known_answers.ENGINES)
     show("")
-    show(f"known answers of the exact arithmetic, version {table['arithmetic']} (sha256, the first {DIGITS} digits):")
-    wrong, names = [], known_answers.all_names(table)
+    show(
+        f"known answers of exact arithmetic, version {table['arithmetic']} (sha256, {DIGITS} digits), and what is "
+        "computed here by each engine:"
+    )
+    show(_line("", "  ".join(f"{title:{COLUMN}}" for title in ("expected", *engines)).rstrip()))
+    wrong = []
     for name, expected, found in known_answers.compute(table, names):
-        show(_answer_line(name, expected, found))
-        wrong += [f"{name} by {engine}" for engine, value in found.items() if value != expected]
+        differ = [engine for engine, value in found.items() if value != expected]
+        cells = [_said(expected), *map(_said, found.values()), "DIFFERS" if differ else "agrees"]
+        show(_line(name, "  ".join(f"{cell:{COLUMN}}" for cell in cells).rstrip()))
+        wrong += [f"{name} by {engine}" for engine in differ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         return (
-            f"this machine does not compute the known answers ({', '.join(wrong[:3])}{more}): streams of precision exact "
-            "made here may decode nowhere else; report it with all of the above"
+            f"this machine does not compute the known answers ({', '.join(wrong[:3])}{more}): streams of precision "
+            "exact made here may decode nowhere else; report it with all of the above"
         )
-    show(f"all {len(names)} agree, by each of {', '.join(known_answers.ENGINES)}")
+    show(f"all {len(names)} agree")
     return None
 
 
-def _answer_line(name, expected, found):
-    wrong = {engine: value for engine, value in found.items() if value != expected}
-    line = f"  {name:{WIDTH - 2}}{(expected or 'not in the table')[:DIGITS]}"
-    if not wrong:
-        return f"{line}  agrees"
-    return f"{line}  DIFFERS: " + ", ".join(f"{engine} {_said(value)}" for engine, value in found.items())
-
-
 def _said(value):
-    if isinstance(value, str):
-        return value[:DIGITS]
-    return f"fails ({type(value).__name__}: {(str(value).splitlines() or [''])[0]})"
+    """What a column shows of a hash, of a missing one, or of the error in its place."""
+    if isinstance(value, Exception):
+        return f"fails ({type(value).__name__}: {(str(value).splitlines() or [''])[0]})"
+    return value[:DIGITS] if value else "not in table"
 
 
 # --- the machine ----------------------------------------------------------------------------------------------------
 
 
 def machine():
-    """Yield a line for each thing that a bug report should name: versions, processor, memory, GPU, folders, variables."""
+    """Yield a line for each thing that a bug report should name: versions, processor, memory, GPU, folders and so on."""
     yield _line("bitlaw", _version("bitlaw"))
     yield _line("Python", f"{platform.python_version()} ({sys.executable})")
     for name in PACKAGES:
@@ -152,7 +152,7 @@ def _folders():
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return (
-        ("compiled loops", Path(integer_softmax.compiled_folder())),
+        ("compiled loops", Path(integer_softmax.frequencies.stats.cache_path)),
         ("models of the Hub", Path(os.environ.get("HF_HOME") or home / "huggingface")),
         ("temporary files", Path(tempfile.gettempdir())),
         ("here", Path.cwd()),

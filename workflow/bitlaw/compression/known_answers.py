@@ -35,7 +35,9 @@ def read_table(path=TABLE):
         table = json.loads(Path(path).read_text())
         version = table["arithmetic"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: no table of known answers ({error}); run in a clone of bitlaw's repository") from None
+        raise InputError(
+            f"{path}: no table of known answers ({error}); run in a clone of bitlaw's repository"
+        ) from None
     if version != VERSION:
         raise InputError(
             f"{path}: answers of version {version} of the exact arithmetic; this program computes version {VERSION}: "
@@ -142,7 +144,7 @@ ENGINES = {"scoring": by_scoring, "float64 products": by_float64_products, "deco
 
 
 def compute(table, names, engines=ENGINES):
-    """Yield (model, expected hash, {engine: the hash that it computes here, or the error that it raises}) of `names`."""
+    """Yield (model, expected hash, {engine: its hash here, or the error that it raises}) of each of `names`."""
     ids = token_ids(table)
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
