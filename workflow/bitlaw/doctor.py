@@ -63,7 +63,7 @@ def _said(value):
 
 
 def machine():
-    """Yield a line for each thing that a bug report should name: versions, processor, memory, GPU, folders and so on."""
+    """Yield a line for each thing that a bug report should name: versions, processor, memory, GPU, folders and more."""
     yield _line("bitlaw", _version("bitlaw"))
     yield _line("Python", f"{platform.python_version()} ({sys.executable})")
     for name in PACKAGES:
