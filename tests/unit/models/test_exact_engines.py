@@ -163,7 +163,10 @@ def _extreme(kind, weights, random):
         if kind == "subnormal":
             values[rows] *= np.float32(1e-39)
         elif kind == "huge":
-            values[rows[:1]] *= np.float32(1e30) if "layers.1" in name and "down" in name else np.float32(1e8)
+            if name == "lm_head.weight" or ("embed" in name and "model.layers.0.input_layernorm.weight" in weights):
+                values[rows[0]] *= np.float32(1e30)
+            elif "dense." in name or "4h_to_h" in name or "o_proj" in name or "down" in name:
+                values[rows[0]] *= np.float32(1e20)
         elif kind == "zero":
             values[rows] = 0
         elif kind == "outlier":

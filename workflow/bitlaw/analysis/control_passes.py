@@ -1,10 +1,10 @@
 """Control passes: the same model on chunks whose bytes are shuffled, and on halves of chunks after other halves.
 
-shuffled: each chunk's bytes in an order drawn by seed: its histogram stays, its structure goes.
+shuffled: each chunk's bytes in an order drawn by seed, which keeps their histogram and destroys their structure.
 after_other: the second half of every chunk after nothing, after the first half of another chunk and after its own
 first half (passes after_none, after_other, after_own). The halves are tokenised by themselves, which forces a token
-boundary at the join, and only the second half's tokens are counted, its first one as that of a chunk (log2 V): so the
-three differ in nothing but what precedes.
+boundary where they join. Only the second half's tokens are counted, the first of them as the first token of a chunk
+(log2 of the vocabulary): so the three passes differ in nothing but what precedes.
 """
 
 import json
@@ -34,7 +34,10 @@ def shuffled(chunks, seed=SEED):
 
 
 def other(number, count):
-    """Which chunk's first half comes before the second half of chunk `number`: the one half the set away."""
+    """Of which of `count` chunks the first half comes before the second half of chunk `number`.
+
+    Half the number of chunks further on, counted in a circle: never the chunk itself, each chunk once.
+    """
     return (number + count // 2) % count
 
 
@@ -46,16 +49,18 @@ def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
     """
 
     def ids_of(parts):
+        """Token ids of each of `parts` (bytes): int arrays."""
         ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(part) for part in parts])
         checkpoint.check_vocabulary(model, ids)
         return ids
 
     def scored(name, parts, ids, before=None):
+        """Rows of the pass `name` over `parts` (bytes) with token ids `ids`, each after the ids in `before`."""
         before = before or [ids[0][:0]] * len(ids)
         whole = [np.concatenate(pair) for pair in zip(before, ids, strict=True)]
         rows = []
-        for number, found in enumerate(scoring.score(model, whole, tokens_at_a_time, THREADS, name)):
-            own = scoring.Scores(*(array[len(before[number]) :] for array in found))
+        for number, scores in enumerate(scoring.score(model, whole, tokens_at_a_time, THREADS, name)):
+            own = scoring.Scores(*(array[len(before[number]) :] for array in scores))
             for array, value in zip(own, scoring.first_token(ids[number][0], model.vocabulary), strict=True):
                 array[0] = value
             rows.append(

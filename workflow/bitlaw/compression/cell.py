@@ -24,7 +24,7 @@ from bitlaw.compression.stream_format import EXACT
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing, write_text
 
 log = logging.getLogger("bitlaw")
 
@@ -106,8 +106,7 @@ def compress(inputs, labels, out):
     out = Path(out)
     with replacing(out.with_name(out.name + ".parquet")) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
-    with replacing(out.with_name(out.name + ".json")) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(out.with_name(out.name + ".json"), json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -3,7 +3,6 @@
 A checkpoint is a folder in the layout of the Hugging Face Hub: config.json, *.safetensors, tokenizer.json.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -11,6 +10,7 @@ import struct
 from pathlib import Path
 
 from bitlaw import InputError
+from bitlaw.runtime.hashing import digest
 
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
@@ -66,6 +66,7 @@ def _named_by_index(index):
 
 
 def read_config(folder):
+    """The content of the folder's config.json; InputError when it cannot be read as JSON."""
     path = Path(folder) / "config.json"
     try:
         return json.loads(path.read_text())
@@ -75,15 +76,15 @@ def read_config(folder):
 
 def shapes(folder):
     """Name to shape of every parameter, from the headers alone."""
-    found = {}
+    entries = {}
     for path in weight_files(folder):
         with open(path, "rb") as file:
             try:
                 header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
             except (ValueError, struct.error, MemoryError, OverflowError):
                 raise InputError(f"{path}: not a safetensors file; fetch it again") from None
-        found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    return {name: shape for name, shape in found.items() if not name.endswith(BUFFERS)}
+        entries |= header
+    return {n: e["shape"] for n, e in entries.items() if n != "__metadata__" and not n.endswith(BUFFERS)}
 
 
 def describe(folder):
@@ -92,16 +93,11 @@ def describe(folder):
     The hash is that of the files of weights, one after another; params_nonembedding leaves out the embeddings of
     tokens and positions and the head.
     """
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
     counts = {name: math.prod(shape) for name, shape in shapes(folder).items()}
     embedding = sum(n for name, n in counts.items() if {*name.split(".")[-2:-1]} & EMBEDDINGS)
     total = sum(counts.values())
     return {
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": digest(*weight_files(folder)),
         "params_total": total,
         "params_nonembedding": total - embedding,
     }

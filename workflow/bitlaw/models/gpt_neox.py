@@ -16,14 +16,14 @@ def not_covered(config):
     kind, _, share = _rotary(config)
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
     rotary = int(width // heads * share) if isinstance(heads, int) and isinstance(width, int) and heads > 0 else 0
-    found = {
+    settings = {
         f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "gelu") != "gelu",
         f"rotary positions of type {kind!r}": kind != "default",
         f"{rotary} rotary entries a head, an odd number": rotary % 2,
         "attention_bias false": not config.get("attention_bias", True),
         "tie_word_embeddings true": config.get("tie_word_embeddings", False),
     }
-    return next((setting for setting, given in found.items() if given), None)
+    return next((setting for setting, given in settings.items() if given), None)
 
 
 def _rotary(config):

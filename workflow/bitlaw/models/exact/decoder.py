@@ -237,7 +237,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
     not_inlined()
     rows, width, size, mlp = len(tokens), shape.width, shape.head_dim, shape.mlp
     group = shape.heads // shape.kv_heads
-    tile, inner = min(TILE, _up(rows, GROUP)), shape.heads * size
+    tile, inner = max(GROUP, min(TILE, _up(rows, GROUP))), shape.heads * size
     x = np.empty((rows, width), dtype=np.float32)
     # of a tile of rows: digits that enter products and what comes out of them; zeros where widths are rounded up
     entering = np.zeros((tile, 2, _up(width, 2)), dtype=np.int16)
