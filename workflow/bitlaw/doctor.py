@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 PACKAGES = ("numpy", "numba", "llvmlite", "tokenizers", "safetensors", "torch", "transformers", "snakemake")
 # variables that choose kernels, threads, devices and folders; no others, which may hold secrets
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TMPDIR", "XDG_CACHE_HOME")
@@ -122,14 +124,11 @@ def _processor():
 
 
 def _memory():
-    about = Path("/proc/meminfo")
-    if not about.exists():
-        return "unknown: no /proc/meminfo here"
-    sizes = dict(line.split(":") for line in about.read_text().splitlines())
-    total, free = (int(sizes[key].split()[0]) << 10 for key in ("MemTotal", "MemAvailable"))
+    found = psutil.virtual_memory()
     limit = Path("/sys/fs/cgroup/memory.max")  # of a container
     allowed = limit.read_text().strip() if limit.exists() else "max"
-    return f"{_size(total)}, free {_size(free)}" + (f", allowed {_size(int(allowed))}" if allowed != "max" else "")
+    text = f"{_size(found.total)}, free {_size(found.available)}"
+    return text if allowed == "max" else f"{text}, allowed {_size(int(allowed))}"
 
 
 def _gpus():

@@ -34,7 +34,8 @@ def test_every_engine_gives_every_known_answer():
 
 
 def test_the_table_answers_for_each_family_and_each_checkpoint_of_the_ladder():
-    names = known_answers.all_names(TABLE)
+    names = known_answers.models_here(TABLE)
+    assert names == list(TABLE["answers"]) == known_answers.all_names(TABLE)
     assert set(names) == set(TABLE["answers"]) and len(names) == len(TINY) + 25
     assert set(TINY) == {"tiny/" + family for family in ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "olmo2")}
 
@@ -111,7 +112,7 @@ def test_an_engine_that_fails_does_not_hide_the_others():
 
 def test_refreshing_writes_what_is_there_and_nothing_where_engines_differ(tmp_path, monkeypatch):
     table = tmp_path / "table.json"
-    monkeypatch.setattr(known_answers, "all_names", lambda table: ["tiny/qwen2", "ladder-64k/step75"])
+    monkeypatch.setattr(known_answers, "models_here", lambda table: ["tiny/qwen2", "ladder-64k/step75"])
     table.write_text(json.dumps(TABLE | {"answers": {"gone": "0"}, "arithmetic": 0}))
     known_answers.refresh(table)
     answers = {name: TABLE["answers"][name] for name in ("tiny/qwen2", "ladder-64k/step75")}
@@ -122,6 +123,14 @@ def test_refreshing_writes_what_is_there_and_nothing_where_engines_differ(tmp_pa
     with pytest.raises(RuntimeError, match="tiny/qwen2: the engines differ"):
         known_answers.refresh(table)
     assert table.read_bytes() == before and list(tmp_path.iterdir()) == [table]
+
+
+def test_a_checkpoint_that_is_not_there_is_no_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(known_answers, "DATA", tmp_path)
+    names = known_answers.all_names(TABLE)
+    assert names == list(TABLE["answers"])
+    ((_, _, found),) = known_answers.compute(TABLE, names[-1:])
+    assert list(found) == ENGINES and all("config.json: no readable" in str(error) for error in found.values())
 
 
 @pytest.mark.parametrize(

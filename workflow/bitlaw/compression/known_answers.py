@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from bitlaw import InputError
-from bitlaw.compression import codec, exact_decoder, integer_softmax, range_coder, scoring
+from bitlaw.compression import exact_decoder, integer_softmax, range_coder, scoring
+from bitlaw.compression.stream_format import EXACT
 from bitlaw.models import checkpoint
 from bitlaw.models.exact.arithmetic import VERSION
 from bitlaw.runtime.atomic import replacing
@@ -148,21 +149,32 @@ def compute(table, names, engines=ENGINES):
     ids = token_ids(table)
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
-            model = checkpoint.load(model_folder(table, name, scratch), codec.EXACT)
-            found = {}
-            for engine, intervals in engines.items():
-                try:
-                    found[engine] = answer(*intervals(model, ids))
-                except Exception as error:  # one that fails is a wrong answer, too, and the others are still asked
-                    found[engine] = error
+            try:
+                model = checkpoint.load(model_folder(table, name, scratch), EXACT)
+            except (InputError, KeyError) as error:  # it is not there, or the table has no such model
+                found = dict.fromkeys(engines, error)
+            else:
+                found = {engine: _answer_or_error(intervals, model, ids) for engine, intervals in engines.items()}
             yield name, table["answers"].get(name), found
 
 
-def all_names(table):
+def _answer_or_error(intervals, model, ids):
+    try:
+        return answer(*intervals(model, ids))
+    except Exception as error:  # whatever fails is a wrong answer, too, and the other engines are still asked
+        return error
+
+
+def models_here(table):
     """Every model that the table must answer for: the tiny ones, then the ladder's checkpoints that are here."""
     ladder = [path.parent for path in (DATA / "ladder").glob("*/step*/config.json")]
     ladder = [path.relative_to(DATA / "ladder").as_posix() for path in ladder]
     return [TINY + family for family in table["tiny"]] + sorted(ladder, key=_by_size_and_step)
+
+
+def all_names(table):
+    """Those, and those that the table answers for but that are missing here."""
+    return list(dict.fromkeys([*table["answers"], *models_here(table)]))
 
 
 def _by_size_and_step(name):
@@ -174,7 +186,7 @@ def refresh(path=TABLE):
     """Compute every answer anew and write the table; RuntimeError, and nothing written, where engines differ."""
     table = json.loads(Path(path).read_text())
     answers = {}
-    for name, _, found in compute(table, all_names(table)):
+    for name, _, found in compute(table, models_here(table)):
         if len({str(value) for value in found.values()}) != 1 or any(isinstance(v, Exception) for v in found.values()):
             raise RuntimeError(f"{name}: the engines differ ({found}): mend that first, nothing was written")
         answers[name] = found["scoring"]
