@@ -8,7 +8,7 @@ STUDIES := $(wildcard workflow/studies/*.yaml)
 APT := apt-get install --yes --quiet=2 --no-install-recommends
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow test-slurm test-slurm-smoke test-browser lint dry-run figures slurm clean
+.PHONY: run test test-slow test-portable known-answers test-slurm test-slurm-smoke test-browser lint dry-run figures slurm clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -30,6 +30,17 @@ test-slurm-smoke: .venv/ready-to-test slurm
 slurm:
 	@dpkg --status slurmctld slurmd slurm-client munge > /dev/null 2>&1 || \
 	{ apt-get update --quiet=2 && $(APT) slurmctld slurmd slurm-client munge; }
+
+# Other kernels, other compiled code, an emulated 64-bit Arm processor; downloads the latter's packages into .portable.
+# The last line fails, with the reason, where there is none: its tests were skipped then.
+test-portable: .venv/ready-to-test
+	$(BIN)/python -m pytest -m portable -v tests/portable
+	$(BIN)/python tests/portable/arm.py
+
+# After a change of docs/arithmetic.md, docs/format.md or the ladder: the committed hashes and streams anew.
+known-answers: .venv/ready
+	$(BIN)/python -m bitlaw.compression.known_answers
+	$(BIN)/python tests/portable/worker.py streams
 
 test-browser: .venv/ready-to-test
 	@test -x /usr/bin/chromium || { apt-get update --quiet=2 && $(APT) chromium; }
@@ -68,5 +79,5 @@ figures: run
 	@touch $@
 
 clean:
-	rm -rf .venv .snakemake build data/raw data/shards data/tokens data/models data/tokenizers
+	rm -rf .venv .portable .snakemake build data/raw data/shards data/tokens data/models data/tokenizers
 	rm -rf $(filter-out results/README.md,$(wildcard results/*))

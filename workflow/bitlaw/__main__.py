@@ -53,6 +53,8 @@ def _arguments():
     command.add_argument("--params", type=float, required=True, help="P")
     command.add_argument("--steps", type=float, required=True, help="S")
     command.add_argument("--protocol", help="of a study's laws: lossless (the default where there is one) or published")
+    command = commands.add_parser("doctor", help="whether this machine computes the known answers, and what it is like")
+    command.set_defaults(file="")  # it works on none
     return parser.parse_args()
 
 
@@ -146,6 +148,13 @@ def _put(target, data, summary):
     print(summary)
 
 
+def doctor(arguments):
+    from bitlaw.doctor import report
+
+    if wrong := report():
+        raise InputError(wrong)
+
+
 def fit(arguments):
     import json
 
@@ -221,7 +230,8 @@ def main():
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        {"compress": compress, "decompress": decompress, "fit": fit, "predict": predict}[arguments.command](arguments)
+        commands = {"compress": compress, "decompress": decompress, "doctor": doctor, "fit": fit, "predict": predict}
+        commands[arguments.command](arguments)
     except (ValueError, FloatingPointError, OSError) as error:
         file = "standard input" if arguments.file == STANDARD else str(arguments.file)
         sys.exit(f"bitlaw: {error}" if file in str(error) else f"bitlaw: {file}: {error}")
