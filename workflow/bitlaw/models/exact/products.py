@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bitlaw.models.exact.compiling import compiled, not_inlined
+from bitlaw.runtime.compiling import compiled, not_inlined
 
 LANES = 16  # outputs side by side
 PAIRS = 256  # that fit in 32 bits
