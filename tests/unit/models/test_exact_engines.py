@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitlaw.models.exact import decoder
-from bitlaw.models.exact.compiling import compiled
+from bitlaw.runtime.compiling import compiled
 from bitlaw.models.exact.model import Model
 
 VARIANTS = {
