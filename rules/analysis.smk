@@ -90,6 +90,8 @@ rule classical:
         "../envs/data.yaml"
     resources:
         mem_mb=1024,
+    params:
+        compressors=config["classical"],
     message:
         "Compress {wildcards.modality} with classical compressors"
     script:

@@ -86,7 +86,7 @@ def shrunken(clone, hub):
     small["modalities"] = [text, *(m for m in study["modalities"] if m["name"] != "text")]
     small["models"] = [m for m in study["models"] if m["name"] in SOME_MODELS]
     small["sources"] = {name: {"revision": "main"} for name in ("imagenet-val", "librispeech-clean-100")}
-    cells = [",".join(published_cells.CELLS)]
+    cells = [",".join(published_cells.PUBLISHED_COLUMNS)]
     cells += [f"{d},{m},{s},0.4,0.1,2048,120" for d in ("text", "image", "speech") for m in SOME_MODELS for s in STEPS]
     (clone / "cells.csv").write_text("\n".join(cells) + "\n")
     small["compare_with"] = "cells.csv"
@@ -168,7 +168,11 @@ def test_the_shrunken_study_runs_from_end_to_end(clone, hub, shrunken):
         assert about["origin"] == {"repository": f"EleutherAI/{name}", "revision": f"step{step}", "commit": commit}
         assert about["decode_check"]["passed"] and about["precision"] == "int8" and about["quantisation"]
     beside = pd.read_csv(clone / "results/pythia/tables/comparison.csv")
-    assert list(beside.columns[:7]) == published_cells.CELLS and len(beside) == 27 and (beside["cr_there"] == 0.4).all()
+    assert (
+        list(beside.columns[:7]) == published_cells.PUBLISHED_COLUMNS
+        and len(beside) == 27
+        and (beside["cr_there"] == 0.4).all()
+    )
     law = json.loads((clone / "results/pythia/laws/text.json").read_text())
     assert {"total", "nonembedding", "nominal", "after warm-up"} <= set(law["lossless"]["sensitivity"])
     for kind in ("svg", "pdf", "png"):

@@ -15,6 +15,7 @@ from jsonschema.validators import extend
 
 from bitlaw import InputError
 
+PROTOCOLS = ("lossless", "published")  # under which a cell has a ratio, cr_<protocol>
 CHUNKS_IN_AN_ARRAY = 256  # of a folder of shards (bitlaw.data.shards, which loads too much for a job's start)
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
@@ -222,7 +223,7 @@ def arrays(config):
 
 def protocols(config):
     """The protocols that the study's cells have a ratio under."""
-    return ("published",) if "cells_from" in config else ("lossless", "published")
+    return ("published",) if "cells_from" in config else PROTOCOLS
 
 
 def raw(config, key):

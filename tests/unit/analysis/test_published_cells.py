@@ -30,7 +30,7 @@ def planted(tmp_path):
             for step in STUDY["steps"]:
                 ratio = least + 60 * size**-0.38 + 14 * step**-0.75
                 rows.append((modality, model, step, ratio, 0.04, 2048 - (modality == "image"), 75.0))
-    cells = pd.DataFrame(rows, columns=published_cells.CELLS)
+    cells = pd.DataFrame(rows, columns=published_cells.PUBLISHED_COLUMNS)
     cells.to_csv(tmp_path / "cells.csv", index=False)
     return tmp_path / "cells.csv", cells
 
@@ -42,7 +42,7 @@ def test_a_table_of_cells_is_read_as_it_is(planted):
 
 def test_the_cells_of_2025_are_those_of_the_study():
     cells = published_cells.cells(PUBLISHED / "cells_2025.csv")
-    assert list(cells.columns) == published_cells.CELLS and cells.notna().all(axis=None)
+    assert list(cells.columns) == published_cells.PUBLISHED_COLUMNS and cells.notna().all(axis=None)
     assert cells.groupby("modality").size().to_dict() == {"text": 25, "image": 25, "speech": 25}
     assert set(cells["model"]) == {model["name"] for model in STUDY["models"]}
     assert set(cells["step"]) == set(STUDY["steps"])
@@ -158,7 +158,7 @@ def test_our_cells_beside_the_published(planted):
     keys = zip(ours["modality"], ours["model"], ours["step"], strict=True)
     chunks = dict(zip(keys, ours["cr_published"].to_numpy()[:, None] + scatter, strict=True))
     found = published_cells.compare(ours, there, chunks)
-    assert list(found.columns[:7]) == published_cells.CELLS and len(found) == 10
+    assert list(found.columns[:7]) == published_cells.PUBLISHED_COLUMNS and len(found) == 10
     np.testing.assert_allclose(found["difference"], move, atol=1e-12)
     flagged = found[found["flag"]]
     assert list(zip(flagged["modality"], flagged["model"], strict=True)) == [

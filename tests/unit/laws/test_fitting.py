@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitlaw import InputError
-from bitlaw.laws import fitting, formatting
+from bitlaw.laws import fitting, formatting, profile_intervals
 from repository import ROOT
 
 CELLS = ROOT / "data" / "published" / "cells_2025.csv"
@@ -83,6 +83,18 @@ def test_profile_agrees_with_standard_errors_when_the_law_is_sharp():
         assert (span["high"] - span["low"]) / (2 * t * stderr) == pytest.approx(1, abs=0.03), name
     b = law["coefficients"]["b"]
     assert b["stderr"] == pytest.approx(b["value"] * b["stderr_log"])
+
+
+def test_a_moves_the_exponents_as_a_fit_with_that_a_would():
+    law = fitting.fit(P, S, ratio(**TRUE) + 0.002 * np.random.default_rng(1).normal(size=len(P)))
+    low, high = profile_intervals.at_ends_of_a(law)
+    span, best = law["profile"], dict(zip(NAMES, values(law), strict=True))
+    assert (low["a"], high["a"]) == (span["a"]["low"], span["a"]["high"])
+    assert low["alpha"] < best["alpha"] < high["alpha"]
+    allowed = profile_intervals.profile_curve(law)["allowed"]
+    for end in (low, high):  # the best law with that a lies on the edge of the interval, or a is at its bound
+        squares = np.sum((ratio(**end) - np.array(law["ratio"])) ** 2)
+        assert squares == pytest.approx(allowed, rel=1e-2) or (end["a"] == 0 and squares < allowed)
 
 
 def no_law_cases():

@@ -8,16 +8,16 @@ import pandas as pd
 
 from bitlaw import InputError
 from bitlaw.analysis.block_bootstrap import mean_intervals
-from bitlaw.analysis.cell_table import COLUMNS, PARAMETERS
+from bitlaw.analysis.cell_table import CELL_COLUMNS, PARAMETERS
 
 CHUNKS, CHUNK_BYTES = 2048, 2048  # of each of its cells
 SAME_TEXT = 0.005  # its text is the very bytes of ours; beyond this a ratio is another
-CELLS = ["modality", "model", "step", "cr_mean", "cr_std", "chunks", "seconds"]
-KEY, NUMBERS = CELLS[:3], CELLS[2:]
+PUBLISHED_COLUMNS = ["modality", "model", "step", "cr_mean", "cr_std", "chunks", "seconds"]
+KEY, NUMBERS = PUBLISHED_COLUMNS[:3], PUBLISHED_COLUMNS[2:]
 
 
 def cells(path):
-    """The published cells in the CSV file `path`: DataFrame with CELLS, a row a cell, in the order of the file.
+    """The published cells in the CSV file `path`: DataFrame with PUBLISHED_COLUMNS, a row a cell, in the file's order.
 
     cr_mean and cr_std: mean and standard deviation of the ratio over the chunks kept; chunks: how many were kept;
     seconds: on one H200. The file must have modality, model, step and cr_mean; what else it lacks is NaN.
@@ -30,7 +30,7 @@ def cells(path):
     for column in (*KEY, "cr_mean"):
         if column not in table:
             raise InputError(f"{path}: has no column {column!r}; published cells need {', '.join(KEY)}, cr_mean")
-    table = table.reindex(columns=CELLS)
+    table = table.reindex(columns=PUBLISHED_COLUMNS)
     for column in NUMBERS:
         number = pd.to_numeric(table[column], errors="coerce")
         wrong = number.isna() & (table[column].notna() | (column in ("step", "cr_mean")))
@@ -52,7 +52,7 @@ def as_cells(published, models):
     known = {model["name"]: model for model in models}
     if unknown := sorted(set(published["model"]) - set(known)):
         raise InputError(f"config: models: {unknown[0]!r} of the published cells has no entry; add its parameters")
-    table = pd.DataFrame(index=published.index, columns=list(COLUMNS), dtype=float)
+    table = pd.DataFrame(index=published.index, columns=list(CELL_COLUMNS), dtype=float)
     for name in ("modality", "model", "step", "seconds"):
         table[name] = published[name]
     for column, key in zip(PARAMETERS, ("total", "nonembedding", "nominal"), strict=True):
@@ -65,7 +65,7 @@ def as_cells(published, models):
 
 
 def compare(ours, published, chunks):
-    """Our cells beside the published: DataFrame with CELLS of ours, then cr_there, difference, low, high, flag.
+    """Our cells beside the published: PUBLISHED_COLUMNS of ours, then cr_there, difference, low, high and flag.
 
     ours: cells.csv; chunks: {(modality, model, step): float `[chunks]`}, the published ratio of each chunk, NaN where
     dropped. difference is ours - published; low, high: 95 % of our mean by bootstrap over blocks of chunks. flag is
