@@ -3,6 +3,7 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.utils import min_version
 
 min_version("9.27")

@@ -43,12 +43,12 @@ rule fetch_tokenizer:
 
 
 RECIPE = "data/ladder/recipe.yaml"
-LADDER = ["ladder-64k", "ladder-141k", "ladder-331k", "ladder-756k", "ladder-1.9m"]
+LADDER = yaml.safe_load(Path(*of_repository(RECIPE)).read_text())
 
 
 rule ladder:
     input:
-        expand("results/ladder/{model}/losses.csv", model=LADDER),
+        expand("results/ladder/{model}/losses.csv", model=LADDER["models"]),
 
 
 rule ladder_tokenizer:
@@ -73,11 +73,16 @@ rule ladder_model:
         tokenizer="results/ladder/tokenizer.json",
         modules=modules_of("ladder_model"),
     output:
-        losses="results/ladder/{model}/losses.csv",
+        "results/ladder/{model}/losses.csv",
+        expand(
+            "results/ladder/{{model}}/step{step}/{file}",
+            step=LADDER["training"]["checkpoints"],
+            file=["config.json", "model.safetensors", "tokenizer.json"],
+        ),
     log:
         "results/ladder/logs/{model}.log",
     wildcard_constraints:
-        model="|".join(LADDER),
+        model=any_of(LADDER["models"]),
     conda:
         "../envs/gpu.yaml"
     threads: threads_of_a_job()
