@@ -42,8 +42,8 @@ rule fetch_tokenizer:
         "../scripts/fetch_tokenizer.py"
 
 
-RECIPE = "data/ladder/recipe.yaml"
-LADDER = yaml.safe_load(Path(*of_repository(RECIPE)).read_text())
+[RECIPE] = of_repository("data/ladder/recipe.yaml")
+LADDER = yaml.safe_load(Path(RECIPE).read_text())
 
 
 rule ladder:
