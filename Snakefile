@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import sys
@@ -27,13 +28,6 @@ except InputError as error:
 report: "workflow/report/workflow.rst"
 
 
-RESULTS = f"results/{config['study']}"
-MODALITIES = [m["name"] for m in config["modalities"]]
-DATASETS = study.datasets(config)
-PROTOCOLS = study.protocols(config)
-RAW = study.raws(config)
-
-
 wildcard_constraints:
     source="[a-z0-9_-]+",
     modality="[a-z0-9_-]+",
@@ -44,9 +38,10 @@ wildcard_constraints:
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
-include: "rules/compress.smk"
-include: "rules/bits.smk"
+include: "rules/compression.smk"
+include: "rules/analysis.smk"
 include: "rules/laws.smk"
+include: "rules/figures.smk"
 include: "rules/report.smk"
 include: "rules/messages.smk"
 
@@ -54,10 +49,11 @@ include: "rules/messages.smk"
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/tables/cells.csv",
-        if_law(expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES)),
-        if_law(expand(f"{RESULTS}/figures/scaling.{{kind}}", kind=["svg", "pdf", "png"])),
-        if_law(expand(f"{RESULTS}/figures/{{picture}}_{{protocol}}.png", picture=PICTURES, protocol=PROTOCOLS)),
-        [f"{RESULTS}/tables/comparison.csv"] if "compare_with" in config else [],
+        rules.table.output.cells,
+        rules.compare.output.table if COMPARED else [],
         BITS,
-        if_law(f"{RESULTS}/report.html"),
+        if_law(LAWS),
+        if_law(rules.figure.output),
+        if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS)),
+        if_law(rules.page.output),
+        rules.benchmarks.output.table,

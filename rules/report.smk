@@ -1,111 +1,53 @@
-# Pictures for people: the combined figure, and those that show how well each law is known.
+# The page for people, and what the study's jobs took. What the page shows of each modality is its first chunk, as the
+# largest model sees it at its last step; of published cells there is nothing of that to show.
 
-PICTURES = ["curves", "contours", "excess", "residuals", "identifiability", "heldout"]
+LARGEST, LAST = config["models"][-1]["name"], config["steps"][-1]
+SHOWN = MODALITIES if CELLS else []
+PICTURES = LAW_PICTURES + (BIT_PICTURES if CELLS else [])
+TEMPLATE = ["page.html", "page.css", "page.js", *(f"{name}.rst" for name in PICTURES)]
 
 
-rule figure:
-    input:
-        cells=f"{RESULTS}/tables/cells.csv",
-        classical=CLASSICAL,
-        laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        modules=modules_of("figure"),
+rule benchmarks:
+    input:  # all that is made before the page; the table is of what lies in benchmarks/ then
+        cells=rules.table.output.cells,
+        bits=BITS,
+        figures=if_law([*rules.figure.output, *expand(rules.pictures.output.pngs, protocol=PROTOCOLS)]),
+        modules=modules_of("benchmarks"),
     output:
-        svg=f"{RESULTS}/figures/scaling.svg",
-        pdf=f"{RESULTS}/figures/scaling.pdf",
-        png=report(
-            f"{RESULTS}/figures/scaling.png",
-            caption="../workflow/report/scaling.rst",
-            category="Figures",
-            labels={"figure": "scaling", "protocol": "both"},
-        ),
+        table=f"{RESULTS}/tables/benchmarks.csv",
     log:
-        f"{RESULTS}/logs/figure.log",
+        f"{RESULTS}/logs/benchmarks.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/benchmarks.tsv"
     conda:
         "../envs/analysis.yaml"
+    params:
+        folder=f"{RESULTS}/benchmarks",
+    message:
+        "Put what the study's jobs took into one table"
     script:
-        "../scripts/figure.py"
-
-
-rule pictures:
-    input:
-        cells=f"{RESULTS}/tables/cells.csv",
-        laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        modules=modules_of("pictures"),
-    output:
-        [f"{RESULTS}/figures/{picture}_{{protocol}}.{kind}" for picture in PICTURES for kind in ("svg", "pdf")],
-        [
-            report(
-                f"{RESULTS}/figures/{picture}_{{protocol}}.png",
-                caption=f"../workflow/report/{picture}.rst",
-                category="Figures",
-                labels={"figure": picture, "protocol": "{protocol}"},
-            )
-            for picture in PICTURES
-        ],
-    log:
-        f"{RESULTS}/logs/pictures_{{protocol}}.log",
-    conda:
-        "../envs/analysis.yaml"
-    script:
-        "../scripts/pictures.py"
-
-
-rule bit_figures:
-    input:
-        audit=f"{RESULTS}/tables/audit.csv",
-        context=f"{RESULTS}/tables/context.csv",
-        curves=f"{RESULTS}/tables/position.csv",
-        laws=f"{RESULTS}/tables/position_laws.csv",
-        halves=HALVES,
-        modules=modules_of("bit_figures"),
-    output:
-        **{
-            f"{picture}_{kind}": f"{RESULTS}/figures/{picture}.{kind}"
-            for picture in ("audit", "context", "position")
-            for kind in ("svg", "pdf")
-        },
-        **{
-            f"{picture}_png": report(
-                f"{RESULTS}/figures/{picture}.png",
-                caption=f"../workflow/report/{picture}.rst",
-                category="Figures",
-                labels={"figure": picture, "protocol": "lossless"},
-            )
-            for picture in ("audit", "context", "position")
-        },
-    log:
-        f"{RESULTS}/logs/bit_figures.log",
-    conda:
-        "../envs/analysis.yaml"
-    script:
-        "../scripts/bit_figures.py"
-
-
-# What the page shows of each modality is its first chunk, as the largest model sees it at its last step. Published cells
-# come without bytes, streams and jsons: then there is nothing of that to show.
-MEASURED = CELLS if "cells_from" not in config else []
-LOOKED_AT = f"{config['models'][-1]['name']}/step{config['steps'][-1]}"
-BIT_PICTURES = ["audit", "context", "position"] if MEASURED else []
-TEMPLATE = ["page.html", "page.css", "page.js", *(f"{picture}.rst" for picture in PICTURES + BIT_PICTURES)]
+        "../scripts/benchmarks.py"
 
 
 rule page:
     input:
-        cells=f"{RESULTS}/tables/cells.csv",
-        laws=expand(f"{RESULTS}/laws/{{modality}}.json", modality=MODALITIES),
-        abouts=[f"{RESULTS}/cells/{cell}.json" for cell in MEASURED],
-        chunks=[f"{RESULTS}/cells/{m}/{LOOKED_AT}.parquet" for m in MODALITIES if MEASURED],
-        shards=[f"data/shards/{study.dataset(config, m)}/manifest.json" for m in MODALITIES if MEASURED],
-        tokens=[tokens_of(m, config["models"][-1]["name"]) for m in MODALITIES if MEASURED],
-        more=[f"{RESULTS}/tables/{name}.csv" for name in ("classical", "context", "codec") if MEASURED],
-        figure=f"{RESULTS}/figures/scaling.svg",
-        pictures=[f"{RESULTS}/figures/{picture}_{PROTOCOLS[0]}.png" for picture in PICTURES]
-        + [f"{RESULTS}/figures/{picture}.png" for picture in BIT_PICTURES],
-        citation=of_repository("CITATION.cff")[0],
-        template=of_repository(*(f"workflow/report/{name}" for name in TEMPLATE)),
+        cells=rules.table.output.cells,
+        laws=LAWS,
+        abouts=of_cells(rules.compress.output.about),
+        chunks=expand(rules.compress.output.table, modality=SHOWN, model=LARGEST, step=LAST),
+        shards=[shards_of_modality(modality) for modality in SHOWN],
+        arrays=[path for modality in SHOWN for path in arrays_of_modality(modality)],
+        tokens=[tokens_of(modality, LARGEST) for modality in SHOWN],
+        more=([rules.bits.output.classical, rules.context.output.context, rules.bits.output.codec] if CELLS else [])
+        + [rules.benchmarks.output.table],
+        figure=rules.figure.output.svg,
+        pictures=expand(rules.pictures.output.pngs, protocol=PROTOCOLS[0])
+        + ([rules.bit_figures.output[f"{name}_png"] for name in BIT_PICTURES] if CELLS else []),
+        citation=of_repository("CITATION.cff"),
+        template=[of_repository(f"workflow/report/{name}") for name in TEMPLATE],
         modules=modules_of("page"),
     output:
-        report(
+        page=report(
             f"{RESULTS}/report.html",
             caption="../workflow/report/page.rst",
             category="Page",
@@ -113,9 +55,13 @@ rule page:
         ),
     log:
         f"{RESULTS}/logs/page.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/page.tsv"
     conda:
         "../envs/analysis.yaml"
     params:
         config=config,
+    message:
+        "Write the page of the study"
     script:
         "../scripts/page.py"

@@ -1,18 +1,19 @@
 import pandas as pd
 
-from bitlaw.figures import audit, context
+from bitlaw.figures import audit, context, position
 from bitlaw.runtime import logs
 from bitlaw.runtime.atomic import claim
 
 logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
+source = snakemake.input
 
 
 def files(name):
     return {kind: snakemake.output[f"{name}_{kind}"] for kind in ("svg", "pdf", "png")}
 
 
-halves = [pd.read_csv(path) for path in snakemake.input.get("halves", [])]
-audit.waterfall(pd.read_csv(snakemake.input.audit), files("audit"))
-context.emergence(pd.read_csv(snakemake.input.context), files("context"), *halves)
-context.positions(pd.read_csv(snakemake.input.curves), pd.read_csv(snakemake.input.laws), files("position"))
+audit.draw(pd.read_csv(source.audit), files("audit"))
+halves = pd.read_csv(str(source.halves)) if source.halves else None
+context.draw(pd.read_csv(source.context), files("context"), halves)
+position.draw(pd.read_csv(source.curves), pd.read_csv(source.laws), files("position"))

@@ -10,7 +10,8 @@ logs.log_to(snakemake.log[0])
 claim(*snakemake.output)
 folder = Path(snakemake.input.shards).parent
 chunks = [bytes(row) for row in shards.read(folder)]
-rows = classical.measure(snakemake.wildcards.modality, chunks, shards.manifest(folder)["sampling"])
+sampling = shards.manifest(folder)["sampling"]
+rows = classical.measure(snakemake.wildcards.modality, chunks, sampling, snakemake.params.compressors)
 with replacing(snakemake.output[0]) as temporary, open(temporary, "w", newline="") as file:
     writer = csv.DictWriter(file, classical.COLUMN_NAMES, lineterminator="\n")
     writer.writeheader()

@@ -8,10 +8,7 @@ from bitlaw.runtime import atomic, logs
 
 logs.log_to(snakemake.log[0])
 atomic.claim(*snakemake.output)
-laws = {Path(path).stem: json.loads(Path(path).read_text()) for path in snakemake.input.laws}
-scaling.scaling(
-    pd.read_csv(snakemake.input.cells),
-    laws,
-    dict(snakemake.output.items()),
-    classical=next(map(pd.read_csv, snakemake.input.get("classical", [])), None),
-)
+source = snakemake.input
+laws = {Path(path).stem: json.loads(Path(path).read_text()) for path in source.laws}
+classical = pd.read_csv(str(source.classical)) if source.classical else None
+scaling.draw(pd.read_csv(source.cells), laws, dict(snakemake.output.items()), classical=classical)

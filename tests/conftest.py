@@ -83,8 +83,8 @@ def threads():
 
 
 @pytest.fixture(scope="module")
-def arguments(tokenizer, passage, tmp_path_factory):
-    """What `page.write` takes, of a made-up study."""
+def made_up_study(tokenizer, passage, tmp_path_factory):
+    """The files that a page is made from, of a made-up study."""
     import made_up  # here, as it loads what draws and fits
 
     folder = tmp_path_factory.mktemp("study")

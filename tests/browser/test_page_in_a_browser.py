@@ -20,9 +20,9 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 
 
 @pytest.fixture(scope="module")
-def address(arguments, tmp_path_factory):
+def address(made_up_study, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    page.write(path, **arguments)
+    page.write(path, made_up_study)
     return path.as_uri()
 
 
@@ -85,9 +85,9 @@ def labels(tab):
     return tab.locator("#chart .role-axis-label text").all_text_contents()
 
 
-def test_every_cell_is_in_the_figure_with_the_numbers_of_the_table(opened, arguments):
+def test_every_cell_is_in_the_figure_with_the_numbers_of_the_table(opened, made_up_study):
     described = points(opened())
-    cells = made_up.read_cells(arguments)
+    cells = made_up.read_cells(made_up_study)
     assert len(described) == len(cells)
     for row in cells.to_dict("records"):
         expected = (
@@ -98,9 +98,9 @@ def test_every_cell_is_in_the_figure_with_the_numbers_of_the_table(opened, argum
         assert expected in described
 
 
-def test_switching_the_protocol_changes_the_numbers_to_those_of_the_table(opened, arguments):
+def test_switching_the_protocol_changes_the_numbers_to_those_of_the_table(opened, made_up_study):
     tab = opened()
-    cells = made_up.read_cells(arguments)
+    cells = made_up.read_cells(made_up_study)
     cells = cells[(cells["modality"] == "image") & (cells["model"] == "large")]
     for protocol in ("lossless", "published"):
         if protocol == "published":
@@ -163,9 +163,9 @@ def column(tab, table, number):
     return tab.locator(f"#table-{table} tbody tr > :nth-child({number})").all_inner_texts()
 
 
-def test_a_heading_sorts_its_column_both_ways_by_keyboard(opened, arguments):
+def test_a_heading_sorts_its_column_both_ways_by_keyboard(opened, made_up_study):
     tab = opened()
-    ratios = sorted(made_up.read_cells(arguments)["cr_lossless"])
+    ratios = sorted(made_up.read_cells(made_up_study)["cr_lossless"])
     button = tab.locator("#table-cells thead button", has_text="lossless")
     head = tab.locator("#table-cells thead th", has_text="lossless")
     button.focus()
@@ -180,12 +180,12 @@ def test_a_heading_sorts_its_column_both_ways_by_keyboard(opened, arguments):
     assert column(tab, "cells", 2) == ["large"] * 9 + ["middle"] * 9 + ["small"] * 9
 
 
-def test_a_table_is_copied_as_csv_and_latex(opened, arguments):
+def test_a_table_is_copied_as_csv_and_latex(opened, made_up_study):
     tab = opened(permissions=["clipboard-read", "clipboard-write"])
     tab.click("#table-cells [data-copy=csv]")
     tab.wait_for_function("document.getElementById('status').textContent === 'Copied 28 lines'")
     lines = tab.evaluate("navigator.clipboard.readText()").splitlines()
-    first = made_up.read_cells(arguments).iloc[0]
+    first = made_up.read_cells(made_up_study).iloc[0]
     assert lines[0].startswith("modality,model,step,parameters,lossless,±,published")
     assert lines[1].split(",")[:5] == ["text", "small", "75.0", "64000.0", repr(float(first["cr_lossless"]))]
     tab.click("#table-audit [data-copy=latex]")

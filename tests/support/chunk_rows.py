@@ -9,7 +9,7 @@ from bitlaw.compression.scoring import Scores
 
 
 def chunk(seed, size, scale, top):
-    """(token bytes, Scores, bits of the coded string, plane's bits) of a made-up chunk of `size` bytes."""
+    """A made-up chunk of `size` bytes: (bytes of each token, Scores, coded bits, ideal bits of the top bits)."""
     rng = np.random.default_rng(seed)
     cuts = np.sort(rng.choice(np.arange(1, size), rng.integers(0, size), replace=False))
     token_bytes = np.diff([0, *cuts, size])
@@ -19,16 +19,28 @@ def chunk(seed, size, scale, top):
     frequencies = weights.astype(np.uint64) + np.uint64(1)
     lengths = np.log2(totals / weights)
     frequencies[0], totals[0], lengths[0] = 1, 300, math.log2(300)
-    intervals = top_bits.intervals((rng.random(size) < top).astype(np.uint8))
-    parts = zip(intervals, (np.zeros(count, dtype=np.uint64), frequencies, totals), strict=True)
+    plane = (rng.random(size) < top).astype(np.uint8)
+    parts = zip(top_bits.intervals(plane), (np.zeros(count, dtype=np.uint64), frequencies, totals), strict=True)
     coded = range_coder.encode(*(np.concatenate(pair) for pair in parts))
-    plane_bits = float(np.sum(np.log2(intervals[2] / intervals[1])))
-    return token_bytes, Scores(np.zeros(count, np.uint64), frequencies, totals, lengths), 8 * len(coded), plane_bits
+    scores = Scores(np.zeros(count, np.uint64), frequencies, totals, lengths)
+    return token_bytes, scores, 8 * len(coded), top_bits.ideal_bits(plane)
 
 
 def rows_of(seeds, size, scale=5.0, top=0.0, precision="fp32", container=70.25):
     rows = []
     for number, seed in enumerate(seeds):
-        token_bytes, scores, bits, plane_bits = chunk(seed, size, scale, top)
-        rows.append(accounting.chunk_row(number, size, token_bytes, scores, bits, container, plane_bits, precision))
+        token_bytes, scores, coded, plane_bits = chunk(seed, size, scale, top)
+        rows.append(row_of(number, size, token_bytes, scores, coded, container, plane_bits, precision))
     return rows
+
+
+def row_of(number, size, token_bytes, scores, coded, container, plane_bits, precision, study_lengths=None):
+    """A chunk's row as a cell has it; `coded`, `container` and `plane_bits` in bits."""
+    return accounting.chunk_row(
+        number,
+        size,
+        accounting.position_costs(scores, token_bytes),
+        accounting.published_costs(size, precision, scores.lengths, study_lengths),
+        accounting.audit_costs(scores),
+        accounting.stream_costs(scores, plane_bits, coded, container),
+    )

@@ -22,7 +22,10 @@ class Loopback:
               hang     wait so many seconds before the answer
               pace     seconds to wait after each 64 KiB of the body
               ranges   False: ignore Range and send the whole
+              if_range False: ignore If-Range and send the part
+              endless  True: do not tell the length, and send zeros after the body until the client goes away
               headers  send these, too
+    sent:     path -> bytes of bodies sent so far
     requests: list of (path, value of Range or None, status), in order of arrival; a HEAD's path begins with "HEAD "
     index:    "html" (PEP 503) or "json" (PEP 691): how the package index at `server.index_url` answers
     """
@@ -30,6 +33,7 @@ class Loopback:
     def __init__(self, handler=None):
         self.handler = handler or Handler
         self.files, self.rules, self.requests, self.packages, self.index = {}, {}, [], {}, "html"
+        self.sent = {}
 
     def __enter__(self):
         handler = type("Handler", (self.handler,), {"loopback": self})
@@ -72,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         data = here.files.get(path)
         project = re.fullmatch(r"/simple/([^/]+)/", path)
         if project and project[1] in here.packages:
-            kind, data = self.page(here.packages[project[1]])
+            kind, data = self.page(project[1], here.packages[project[1]])
         if data is None:
             return 404, {"Content-Type": kind}, b""
         return 200, {"Content-Type": kind, "ETag": f'"{hashlib.md5(data).hexdigest()}"'}, data
@@ -88,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             status, headers, body = rule["status"], {}, b""
         if status == 200:
             headers = {**headers, "Accept-Ranges": "bytes"}
-            if asked and rule.get("ranges", True) and self.headers.get("If-Range") in (None, headers.get("ETag")):
+            tags = (None, headers.get("ETag")) if rule.get("if_range", True) else (self.headers.get("If-Range"),)
+            if asked and rule.get("ranges", True) and self.headers.get("If-Range") in tags:
                 first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", asked).groups()
                 first, last = int(first), min(int(last or len(body)), len(body) - 1)
                 status = 206 if first < len(body) else 416
@@ -97,7 +102,9 @@ class Handler(BaseHTTPRequestHandler):
                 body = body[first : last + 1]
         here.requests.append((f"HEAD {path}" if self.command == "HEAD" else path, asked, status))
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body)), **rule.get("headers", {})}.items():
+        endless = rule.get("endless", False)
+        length = {} if endless else {"Content-Length": str(len(body))}
+        for name, value in {**headers, **length, **rule.get("headers", {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -106,7 +113,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             for at in range(0, min(cut, len(body)), 1 << 16):
                 self.wfile.write(body[at : min(at + (1 << 16), cut)])
+                here.sent[path] = here.sent.get(path, 0) + min(1 << 16, cut - at)
                 time.sleep(rule.get("pace", 0))
+            while endless:
+                self.wfile.write(bytes(1 << 16))
         except OSError:  # the client was killed, as some tests do
             self.close_connection = True
         if cut < len(body):
@@ -117,10 +127,10 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def page(self, files):
+    def page(self, project, files):
         if self.loopback.index == "json":
             rows = [{"filename": f, "url": f"../../files/{f}", "hashes": {"sha256": h}} for f, h in files]
-            body = {"meta": {"api-version": "1.0"}, "files": rows}
+            body = {"meta": {"api-version": "1.0"}, "name": project, "files": rows}
             return "application/vnd.pypi.simple.v1+json", json.dumps(body).encode()
         rows = "".join(f'<a href="../../files/{html.escape(f)}#sha256={h}">{html.escape(f)}</a><br>' for f, h in files)
         return "text/html", f"<!DOCTYPE html><html><body>{rows}</body></html>".encode()

@@ -14,6 +14,7 @@ from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.figures import scaling
 from bitlaw.laws import fitting
 from bitlaw.report import page
+from bitlaw.study import PROTOCOLS
 
 SIZES = {"small": 64_000, "middle": 250_000, "large": 1_000_000}
 STEPS = (75, 300, 1200)
@@ -22,7 +23,7 @@ LICENCE = 'free <script>alert("licence")</script> & "open"'
 
 
 def study(folder, tokenizer_file, text):
-    """The arguments of `page.write` after the path, for a study of text, image and random bytes in `folder`."""
+    """A page.Study of text, image and random bytes in `folder`."""
     rng = np.random.default_rng(5)
     modalities = {"text": "bytes", "image": "image", "random": "bytes"}
     contents = {
@@ -31,7 +32,7 @@ def study(folder, tokenizer_file, text):
         "random": rng.integers(0, 256, CHUNKS * 2048).astype(np.uint8),
     }
     tokenizer, spelling, sha256 = tokens.open_tokenizer(tokenizer_file)
-    abouts, chunks, paths = [], {}, []
+    first_chunks, paths = {}, []
     for modality, cut in modalities.items():
         shard_folder = cut_up(folder / modality, contents[modality])
         texts = [seven_bit.to_ascii(chunk) for chunk in shards.read(shard_folder)]
@@ -51,29 +52,29 @@ def study(folder, tokenizer_file, text):
                     for i in (0, -1, 1)
                 ]  # fmt: skip
                 pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
-                abouts.append(about)
                 paths.append(path)
-        chunks[modality] = (shard_folder, folder / f"{modality}.npz", path.with_suffix(".parquet"), cut)
+        first_chunks[modality] = page.FirstChunk(
+            shard_folder, folder / f"{modality}.npz", path.with_suffix(".parquet"), cut
+        )
     cells = cell_table.collect(paths)
     cell_table.write_csv(cells, folder / "cells.csv")
-    law_paths, found = {}, fit(cells)
-    for modality, law in found.items():
+    law_paths, laws = {}, fit(cells)
+    for modality, law in laws.items():
         law_paths[modality] = folder / f"{modality}.law.json"
         law_paths[modality].write_text(json.dumps(law))
     drawn = {kind: folder / f"scaling.{kind}" for kind in ("svg", "png")}
-    scaling.scaling(cells, found, drawn)
+    scaling.draw(cells, laws, drawn)
     config = {"study": "made-up", "modalities": [{"name": name} for name in modalities], "note": "<i>&"}
-    return {
-        "config": config,
-        "cells_path": folder / "cells.csv",
-        "law_paths": law_paths,
-        "about_paths": paths,
-        "chunks": chunks,
-        "figure": drawn["svg"],
-        "pictures": {"curves": drawn["png"]},
-        "more": {},
-        "citation": page.TEMPLATE.parents[1] / "CITATION.cff",
-    }
+    return page.Study(
+        config=config,
+        cells=folder / "cells.csv",
+        laws=law_paths,
+        figure=drawn["svg"],
+        citation=page.TEMPLATE.parents[1] / "CITATION.cff",
+        abouts=paths,
+        first_chunks=first_chunks,
+        pictures={"curves": drawn["png"]},
+    )
 
 
 def cut_up(folder, data):
@@ -93,7 +94,7 @@ def cell(modality, model, size, step, rng):
     published = 0.15 + 12 * size**-0.5 + 5 * step**-0.8 + noise
     if modality != "text":
         published = 0.55 + 0.02 * np.log10(size) + noise
-    terms = dict.fromkeys(accounting.TERMS, 0.001) | {"audit_past_1024": 0.0 if modality == "text" else 0.6}
+    terms = dict.fromkeys(accounting.AUDIT_TERMS, 0.001) | {"audit_past_1024": 0.0 if modality == "text" else 0.6}
     return {
         **{"modality": modality, "model": model, "step": step, "chunks": CHUNKS, "dropped": 0, **terms},
         **{"cr_published": published, "cr_lossless": published + sum(terms.values())},
@@ -108,12 +109,12 @@ def cell(modality, model, size, step, rng):
 
 def fit(cells):
     """{modality: {protocol: law}} by least squares alone, which is quick."""
-    found = {}
+    laws = {}
     for modality, part in cells.groupby("modality", sort=False):
-        columns = {protocol: part[f"cr_{protocol}"] for protocol in cell_table.PROTOCOLS}
-        found[modality] = {p: fitting.fit(part["params_total"], part["step"], ratio) for p, ratio in columns.items()}
-    return found
+        columns = {protocol: part[f"cr_{protocol}"] for protocol in PROTOCOLS}
+        laws[modality] = {p: fitting.fit(part["params_total"], part["step"], ratio) for p, ratio in columns.items()}
+    return laws
 
 
-def read_cells(arguments):
-    return pd.read_csv(arguments["cells_path"])
+def read_cells(study):
+    return pd.read_csv(study.cells)

@@ -1,5 +1,6 @@
 """The repository as a person gets it, for tests that run it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -28,6 +29,13 @@ def clone_to(folder):
 def run(folder, *arguments, timeout=600, **options):
     command = [SNAKEMAKE, "--cores", "8", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, **options)
+
+
+def rules(*configfiles, folder=ROOT):
+    """Rule to what Snakemake makes of it, a dict whose keys are those in rules_of_study.py."""
+    command = [sys.executable, Path(__file__).with_name("rules_of_study.py"), *configfiles]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def jobs(output):

@@ -6,6 +6,7 @@ import json
 
 import torch
 from bitlaw.models.ladder import build, save_checkpoint
+from transformers import AutoModelForCausalLM
 
 PASSAGE = (
     "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or "
@@ -20,6 +21,18 @@ CONTEXT = 320  # crosses a block of 256 keys
 VOCABULARY = 300
 PADDED_VOCABULARY = 304  # as Pythia's, larger than its tokenizer's
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def random_checkpoint(config, folder, scale=10):
+    """A checkpoint of a transformers configuration, its matrices `scale` times as large as they are initialised."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.ndim == 2:
+                tensor *= scale
+    model.save_pretrained(folder)
+    return folder
 
 
 def neox_checkpoint(tokenizer, folder, seed, **settings):

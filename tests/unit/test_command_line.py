@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -96,7 +99,7 @@ def test_what_cannot_be_done_ends_in_one_line_and_no_file(
         (("compress", text), tmp_path / "no_model", "no_model"),
         (("compress", text), broken, "not a safetensors file"),
         (("compress", text, "--precision", "int3"), neox_folder, "int3"),
-        (("compress", text, "--tokenizer", tmp_path / "larger.json"), neox_folder, "the tokenizer more"),
+        (("compress", text, "--tokenizer", tmp_path / "larger.json"), neox_folder, "give the tokenizer that belongs to it"),
         (("decompress", tmp_path / "nowhere.blaw"), neox_folder, "nowhere.blaw: cannot be read"),
         (("decompress", text), neox_folder, "not a bitlaw stream"),
         (("decompress", made("cut.blaw", stream[:-3])), neox_folder, "in the middle"),
@@ -117,6 +120,105 @@ def test_what_cannot_be_done_ends_in_one_line_and_no_file(
     with pytest.raises(SystemExit, match="say where to write with --output"):
         call("decompress", nameless, "--model", neox_folder)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def listing(folder):
+    """{path: content, or None of what is no file} of all below `folder`."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_no_folder_is_ever_replaced(call, tmp_path, neox_folder, passage):
+    """Neither one named as the output nor the model's own, and this is said before the work begins."""
+    text, stream, folder = tmp_path / "text", tmp_path / "s.blaw", tmp_path / "folder"
+    text.write_text(passage[:300])
+    call("compress", text, "--model", neox_folder, "--output", stream)
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "t.blaw").write_bytes(stream.read_bytes())
+    (tmp_path / "t").mkdir()  # where t.blaw goes by default
+    before, model = listing(tmp_path), listing(neox_folder)
+    for target in (folder, tmp_path / "empty", tmp_path / "link", tmp_path / "pipe", neox_folder, "/dev/null", "."):
+        for command, file in (("compress", text), ("decompress", stream)):
+            with pytest.raises(SystemExit) as ended:
+                call(command, file, "--model", neox_folder, "--output", target)
+            line = ended.value.code
+            assert line.startswith(f"bitlaw: {file}: {target}: is a ") and "\n" not in line
+            assert "never replaced" in line
+    with pytest.raises(SystemExit, match="t: is a folder, which is never replaced"):
+        call("decompress", tmp_path / "t.blaw", "--model", neox_folder)
+    with pytest.raises(SystemExit, match="there is no folder"):
+        call("compress", text, "--model", neox_folder, "--output", tmp_path / "new" / "s.blaw")
+    assert listing(tmp_path) == before and listing(neox_folder) == model
+
+
+def test_a_link_as_output_is_followed(call, tmp_path, neox_folder, passage):
+    (tmp_path / "text").write_text(passage[:300])
+    (tmp_path / "far").mkdir()
+    (tmp_path / "text.blaw").symlink_to("far/s")
+    call("compress", tmp_path / "text", "--model", neox_folder)
+    assert (tmp_path / "text.blaw").is_symlink() and (tmp_path / "far" / "s").is_file()
+
+
+def test_standard_input_and_output(tmp_path, neox_folder, passage):
+    """By processes of their own: the data alone goes to standard output, all that is said to the other."""
+    data = passage.encode()[:500] + b"\x80\n"
+    command = [sys.executable, "-m", "bitlaw"]
+    options = ["--model", str(neox_folder), "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+
+    def through(*arguments, given):
+        ran = subprocess.run([*command, *arguments, *options], input=given, env=environment, capture_output=True,
+                             cwd=tmp_path)  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout, ran.stderr.decode()
+
+    stream, said = through("compress", "-", given=data)
+    assert stream.startswith(b"blaw") and f"-: {len(data)} bytes to {len(stream)} (-)" in said
+    (tmp_path / "s.blaw").write_bytes(stream)
+    back, said = through("decompress", "s.blaw", "--output", "-", given=b"")
+    assert back == data and f"{len(data)} bytes restored" in said
+    assert list(tmp_path.iterdir()) == [tmp_path / "s.blaw"]
+    said, _ = through("decompress", "-", "--output", "./-", given=stream)
+    assert (tmp_path / "-").read_bytes() == data and b"bytes restored" in said
+    # what cannot be done leaves standard output empty
+    ran = subprocess.run([*command, "decompress", "-", *options], input=stream[:-1], env=environment,
+                         capture_output=True)  # fmt: skip
+    assert ran.returncode == 1 and ran.stdout == b"" and ran.stderr.startswith(b"bitlaw: standard input: the stream")
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "1025", str(10**30)])
+def test_a_number_of_threads_that_cannot_be_is_one_line(monkeypatch, tmp_path, neox_folder, threads):
+    (tmp_path / "text").write_text("x")
+    for command in ("compress", "decompress"):
+        arguments = ["bitlaw", command, tmp_path / "text", "--model", neox_folder, "--output", tmp_path / "out"]
+        monkeypatch.setattr(sys, "argv", [*map(str, arguments), "--threads", threads])
+        with pytest.raises(SystemExit, match=f"--threads {threads}: give a number from 1 to 1024"):
+            command_line.main()
+    assert list(tmp_path.iterdir()) == [tmp_path / "text"]
+
+
+def test_ctrl_c_ends_in_one_line_and_no_file(tmp_path, neox_folder):
+    """While the file is read, which here is a pipe: it can be opened for writing once the process has opened it."""
+    os.mkfifo(tmp_path / "file")
+    command = [sys.executable, "-m", "bitlaw", "compress", tmp_path / "file", "--model", neox_folder]
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell starts what runs behind it deaf to Ctrl-C
+    process = subprocess.Popen(command, env=environment, preexec_fn=heard, **pipes)
+    pipe = None
+    while pipe is None and process.poll() is None:
+        try:
+            pipe = os.open(tmp_path / "file", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    os.close(pipe)
+    assert (process.returncode, said, complained) == (130, b"", b"bitlaw: interrupted\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 # --- laws ---------------------------------------------------------------------------------------------------------
@@ -152,9 +254,52 @@ def test_predict_reads_what_fit_wrote_and_says_when_it_extrapolates(table, call_
     capsys.readouterr()
     call_without_threads("predict", "--law", table.parent / "law.json", "--params", 1e8, "--steps", 1e5)
     inside = capsys.readouterr().out
-    assert inside.startswith(f"CR {1.7 + 40 * 1e8**-0.3 + 9 * 1e5**-0.25:.4f} (95 % ") and "extrapolation" not in inside
+    assert (
+        inside.startswith(f"loss {1.7 + 40 * 1e8**-0.3 + 9 * 1e5**-0.25:.4f} (95 % ") and "extrapolation" not in inside
+    )
     call_without_threads("predict", "--law", table.parent / "law.json", "--params", 1e12, "--steps", 1e5)
     assert "extrapolation: params 1e+12 is 100 times above the data, which end at 1e+10" in capsys.readouterr().out
+
+
+def test_conditions_add_up_and_compare(tmp_path, call_without_threads):
+    """Two experiments, twice the models: only what all conditions leave is fitted."""
+    n, d = (grid.ravel() for grid in np.meshgrid([1e6, 1e7, 1e8, 1e9, 1e10], [1e3, 1e4, 1e5, 1e6]))
+    lines = ["N,D,loss,experiment,seed"]
+    for a, b in zip(n, d, strict=True):
+        lines += [f"{a},{b},{1.7 + 40 * a**-0.3 + 9 * b**-0.25},first,1", f"{a},{b},9.5,first,2", f"{a},{b},9,second,1"]
+    (tmp_path / "runs.csv").write_text("\n".join(lines) + "\n")
+    named = ("fit", tmp_path / "runs.csv", "--size", "N", "--steps", "D", "--response", "loss")
+    for conditions, count in (
+        (("experiment=first", "seed=1"), 20),
+        (("seed=1", "experiment=first", "N>1e6"), 16),
+        (("seed!=2", "experiment=first", "N<=1e9", "D<1e6"), 12),
+    ):
+        where = [word for condition in conditions for word in ("--where", condition)]
+        call_without_threads(*named, *where, "--output", tmp_path / "law.json")
+        law = json.loads((tmp_path / "law.json").read_text())
+        assert law["n"] == count and law["coefficients"]["a"]["value"] == pytest.approx(1.7, rel=1e-3)
+
+
+def test_a_law_of_a_loss_is_not_called_a_ratio(table, call_without_threads, capsys):
+    call_without_threads("fit", table, *COLUMNS)
+    said = capsys.readouterr().out
+    assert "loss = a + b P^-alpha + c S^-beta" in said and "P: N, S: D" in said and "CR" not in said
+    call_without_threads("predict", "--law", table.with_suffix(".law.json"), "--params", 1e8, "--steps", 1e5)
+    assert capsys.readouterr().out.startswith("loss 2.")
+
+
+def test_predict_takes_the_protocol_that_a_studys_laws_have(table, call_without_threads, capsys, tmp_path):
+    call_without_threads("fit", table, *COLUMNS)
+    law, laws = json.loads(table.with_suffix(".law.json").read_text()), tmp_path / "text.json"
+    laws.write_text(json.dumps({"published": law | {"response": "CR"}}))
+    capsys.readouterr()
+    call_without_threads("predict", "--law", laws, "--params", 1e8, "--steps", 1e5)
+    alone = capsys.readouterr().out
+    call_without_threads("predict", "--law", laws, "--params", 1e8, "--steps", 1e5, "--protocol", "published")
+    assert capsys.readouterr().out == alone and alone.startswith("CR 2.")
+
+
+AT = ("--params", 1, "--steps", 1)
 
 
 @pytest.mark.parametrize(
@@ -164,15 +309,64 @@ def test_predict_reads_what_fit_wrote_and_says_when_it_extrapolates(table, call_
         (("fit", "runs.csv", "--size", "M"), "no column 'M'; it has N, D, loss, kind"),
         (("fit", "runs.csv", *COLUMNS[:4], "--response", "kind"), "column 'kind' holds 'good'; numbers are needed"),
         (("fit", "runs.csv", *COLUMNS, "--form", "cubic"), "form 'cubic': choose one of"),
-        (("predict", "--law", "runs.csv", "--params", 1, "--steps", 1), "holds no law of protocol 'lossless'"),
+        (
+            ("fit", "runs.csv", *COLUMNS, "--loss", "huber", "--delta", "-1"),
+            "delta -1: needs a positive, finite",
+        ),
+        (("fit", "runs.csv", *COLUMNS, "--loss", "huber", "--delta", "nan"), "delta nan: needs a positive, finite"),
+        (
+            ("fit", "runs.csv", *COLUMNS[:6], "--where", "kind=nope"),
+            "has kind=nope; column 'kind' holds bad, good",
+        ),
+        (("fit", "runs.csv", *COLUMNS, "--where", "N=3"), "no row has kind=good and N=3; column 'N' holds 1e+06,"),
+        (("fit", "runs.csv", *COLUMNS, "--where", "N=many"), "--where N=many: column 'N' holds numbers"),
+        (("fit", "runs.csv", *COLUMNS, "--where", "kind"), "--where kind: needs COLUMN=VALUE"),
+        (("fit", "runs.csv", *COLUMNS, "--where", "sort=good"), "no column 'sort'"),
+        (("fit", "runs.csv", "--size", "N", "--steps", "N", "--response", "loss"), "--size and --steps are both 'N'"),
+        (("fit", "runs.csv", "--size", "N", "--steps", "D", "--response", "D"), "--steps and --response are both 'D'"),
+        (("fit", "runs.csv", *COLUMNS, "--output", "no/law.json"), "no: is no folder"),
+        (("fit", "runs.tsv", *COLUMNS), "runs.tsv: separated by tabs; needs commas"),
+        (("fit", "runs.jsonl", *COLUMNS), "runs.jsonl: looks like JSON; needs CSV"),
+        (("fit", "holes.csv", *COLUMNS), "holes.csv: row 3, column 'loss' holds nan; a law needs finite, positive"),
+        (("fit", "signs.csv", *COLUMNS), "signs.csv: row 2, column 'D' holds -1000.0; a law needs finite, positive"),
+        (("predict", "--law", "runs.csv", *AT), "holds no law"),
+        (("predict", "--law", "half.json", *AT), "half.json: no whole law: it lacks coefficients.c"),
+        (("predict", "--law", "empty.json", *AT), "empty.json: holds no law"),
+        (
+            ("predict", "--law", "law.json", "--params", "inf", "--steps", 1),
+            "params inf and steps 1 must be positive",
+        ),
+        (
+            ("predict", "--law", "law.json", "--params", 1, "--steps", "nan"),
+            "params 1 and steps nan must be positive",
+        ),
+        (("predict", "--law", "law.json", *AT, "--protocol", "published"), "one law, of no protocol; leave --protocol"),
+        (
+            ("predict", "--law", "study.json", *AT, "--protocol", "lossles"),
+            "no law of protocol 'lossles'; it has loss",
+        ),
     ],
 )
 def test_bad_tables_and_laws_are_one_line(table, call_without_threads, monkeypatch, arguments, message):
     monkeypatch.chdir(table.parent)
+    rows = table.read_text().splitlines()
+    table.with_suffix(".tsv").write_text("\n".join(rows).replace(",", "\t"))
+    table.with_suffix(".jsonl").write_text('{"N": 1, "D": 2, "loss": 3, "kind": "good"}\n')
+    (table.parent / "holes.csv").write_text("\n".join([*rows[:3], "1e6,1e5,,good", *rows[4:]]))
+    (table.parent / "signs.csv").write_text("\n".join([*rows[:2], "1e6,-1000,3,good", *rows[3:]]))
+    coefficients = {name: {"value": 1.0} for name in ("a", "b", "alpha", "c", "beta")}
+    law = {"form": "additive", "response": "CR", "n": 9, "degrees_of_freedom": 4, "coefficients": coefficients}
+    law |= {"params": [1, 2], "steps": [1, 2], "residuals": [0.1, 0.1]}
+    (table.parent / "law.json").write_text(json.dumps(law))
+    (table.parent / "study.json").write_text(json.dumps({"lossless": law}))
+    del coefficients["c"]
+    (table.parent / "half.json").write_text(json.dumps(law))
+    (table.parent / "empty.json").write_text("[]")
+    before = sorted(table.parent.iterdir())
     with pytest.raises(SystemExit) as stop:
         call_without_threads(*arguments)
     assert message in str(stop.value) and "\n" not in str(stop.value)
-    assert sorted(path.name for path in table.parent.iterdir()) == ["runs.csv"]
+    assert sorted(table.parent.iterdir()) == before
 
 
 @pytest.fixture

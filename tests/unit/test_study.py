@@ -93,7 +93,7 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
         (changed("models", 0, value=GGUF | {"gguf": "smol"}), ["models[0].gguf", "'smol'", "enwik8"]),
         (changed("models", 0, value=GGUF), ["steps", "[75, 150, 300, 600, 1200]", "models[0]", "GGUF", "one step"]),
         (changed("cells_from", value="here"), ["models[", "'total'", "missing"]),
-        (changed("compare_with", value="here"), ["compare_with", "'here'", "enwik8"]),
+        (changed("compare_with", value=""), ["compare_with", "''", "1 characters or more"]),
     ],
 )
 def test_impossible_values_are_refused_in_one_line(config, words):
@@ -136,17 +136,3 @@ def test_datasets_of_different_sampling_never_share_a_folder():
     ]
     keys = [study.dataset({"modalities": [v], "chunks": n, "chunk_bytes": 2048}, "x") for v in variants for n in (4, 8)]
     assert len(set(keys)) == 2 * len(variants)
-
-
-def test_the_environments_repeat_the_pins_of_the_requirements():
-    pins = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
-    repeated = set()
-    for path in (ROOT / "envs").glob("*.yaml"):
-        packages = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
-        assert set(packages) <= pins, path
-        repeated |= set(packages)
-    assert {pin.partition("==")[0] for pin in pins - repeated} == {
-        "snakemake",
-        "snakemake-executor-plugin-slurm",
-        "snakemake-executor-plugin-slurm-jobstep",
-    }

@@ -28,7 +28,7 @@ CHAIN = {"fetch": 1, "shard": 1, "fetch_tokenizer": 1, "tokenize": 1, "fetch_mod
 
 def test_the_full_study_has_exactly_these_jobs(clone):
     assert jobs(run(clone, "-n", "--configfile", STUDY).stdout) == {
-        "fetch": 5,
+        "fetch": 4,
         "shard": 4,
         "fetch_tokenizer": 1,
         "tokenize": 4,
@@ -43,6 +43,7 @@ def test_the_full_study_has_exactly_these_jobs(clone):
         "fit": 4,
         "figure": 1,
         "pictures": 2,
+        "benchmarks": 1,
         "page": 1,
         "all": 1,
     }
@@ -85,10 +86,10 @@ def shrunken(clone, hub):
     small["modalities"] = [text, *(m for m in study["modalities"] if m["name"] != "text")]
     small["models"] = [m for m in study["models"] if m["name"] in SOME_MODELS]
     small["sources"] = {name: {"revision": "main"} for name in ("imagenet-val", "librispeech-clean-100")}
-    cells = ["model,checkpoint,dataset,compression_ratio,compression_std,chunks_processed,eval_time_minutes"]
-    cells += [f"{m},step{s},{d},0.4,0.1,2048,2" for m in SOME_MODELS for s in STEPS for d in published_cells.MODALITIES]
+    cells = [",".join(published_cells.PUBLISHED_COLUMNS)]
+    cells += [f"{d},{m},{s},0.4,0.1,2048,120" for d in ("text", "image", "speech") for m in SOME_MODELS for s in STEPS]
     (clone / "cells.csv").write_text("\n".join(cells) + "\n")
-    small["sources"]["published-cells"] = {"places": [{"url": f"file://{clone}/cells.csv"}]}
+    small["compare_with"] = "cells.csv"
     small["sources"]["passages"] = {"folder": "passages", "pattern": "*.txt", "licence": "public domain"}
     (clone / "small.yaml").write_text(yaml.safe_dump(small))
     unset = ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE")
@@ -167,7 +168,11 @@ def test_the_shrunken_study_runs_from_end_to_end(clone, hub, shrunken):
         assert about["origin"] == {"repository": f"EleutherAI/{name}", "revision": f"step{step}", "commit": commit}
         assert about["decode_check"]["passed"] and about["precision"] == "int8" and about["quantisation"]
     beside = pd.read_csv(clone / "results/pythia/tables/comparison.csv")
-    assert list(beside.columns[:7]) == published_cells.CELLS and len(beside) == 27 and (beside["cr_there"] == 0.4).all()
+    assert (
+        list(beside.columns[:7]) == published_cells.PUBLISHED_COLUMNS
+        and len(beside) == 27
+        and (beside["cr_there"] == 0.4).all()
+    )
     law = json.loads((clone / "results/pythia/laws/text.json").read_text())
     assert {"total", "nonembedding", "nominal", "after warm-up"} <= set(law["lossless"]["sensitivity"])
     for kind in ("svg", "pdf", "png"):

@@ -3,13 +3,16 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import check_file_target, replacing, write_text
 
 CHUNK = 2048
+STANDARD = "-"  # as FILE standard input, as --output standard output; a file of that name is ./-
+MOST_THREADS = 1024
 
 
 def _arguments():
@@ -17,10 +20,14 @@ def _arguments():
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("compress", "write FILE.blaw"), ("decompress", "restore the file that was compressed")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("file", type=Path)
+        command.add_argument("file", metavar="FILE", help="what to read; - is standard input")
         command.add_argument("--model", type=Path, required=True, help="folder with config.json, *.safetensors")
         command.add_argument("--tokenizer", type=Path, help="tokenizer.json (default: the one in the model's folder)")
-        command.add_argument("--output", type=Path, help="where to write (default: FILE with or without .blaw)")
+        command.add_argument(
+            "--output",
+            help="where to write; - is standard output (default: FILE with or without .blaw, - if FILE is -); "
+            "of what is there already only a regular file is replaced, and a link is followed",
+        )
         command.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
         if name == "compress":
             command.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16 or int8")
@@ -29,7 +36,10 @@ def _arguments():
     command.add_argument("--size", default="params_total", help="column of the first variable, P (%(default)s)")
     command.add_argument("--steps", default="step", help="column of the second variable, S (%(default)s)")
     command.add_argument("--response", default="cr_lossless", help="column of the response (%(default)s)")
-    command.add_argument("--where", metavar="COLUMN=VALUE", help="take only rows where COLUMN holds VALUE")
+    command.add_argument(
+        "--where", action="append", default=[], metavar="COLUMN=VALUE",
+        help="take only rows where COLUMN holds VALUE (or !=, and of numbers <, <=, >, >=); given again, all must hold",
+    )  # fmt: skip
     command.add_argument("--form", default="additive", help="additive, additive0, coupled, coupled0, multiplicative")
     command.add_argument("--loss", default="ls", help="ls (least squares, the default), huber or l1")
     command.add_argument("--delta", type=float, default=1e-3, help="where huber turns linear (%(default)s)")
@@ -39,7 +49,7 @@ def _arguments():
     command.add_argument("--law", dest="file", type=Path, required=True, help="a law that `fit` or a study wrote")
     command.add_argument("--params", type=float, required=True, help="P")
     command.add_argument("--steps", type=float, required=True, help="S")
-    command.add_argument("--protocol", default="lossless", help="of a study's law: lossless (default) or published")
+    command.add_argument("--protocol", help="of a study's laws: lossless (the default where there is one) or published")
     return parser.parse_args()
 
 
@@ -54,28 +64,24 @@ def compress(arguments):
     from bitlaw.data import seven_bit, tokens
     from bitlaw.models import checkpoint
 
+    target = _target(arguments, f"{arguments.file}.blaw")
+    _check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
-    data = _read(arguments.file)
+    data = _input(arguments.file)
     tokenizer, spelling, tokenizer_sha256 = tokens.open_tokenizer(_tokenizer(arguments))
     model = checkpoint.load(arguments.model, arguments.precision)
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
     ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
-    if max((int(i.max()) for i in ids), default=0) >= model.vocabulary:
-        raise InputError(
-            f"{arguments.model}: knows {model.vocabulary} tokens, the tokenizer more: give the model's own"
-        )
+    checkpoint.check_vocabulary(model, ids, f"{arguments.model}: ")
     weights = checkpoint.describe(arguments.model)["weights_sha256"]
     header = codec.header(model, weights, tokenizer_sha256, arguments.precision)
     if header.mode == "invariant":
-        records = codec.encode(chunks, scoring.score(model, ids, 1 << 13, arguments.file.name))
+        records = codec.encode(chunks, scoring.score(model, ids, 1 << 13, Path(arguments.file).name))
     else:
         records = codec.encode_lockstep(model, chunks, ids)
     stream = codec.pack(header, records)
-    target = arguments.output or arguments.file.with_name(arguments.file.name + ".blaw")
-    with replacing(target) as temporary:
-        temporary.write_bytes(stream)
     ratio = f", ratio {len(stream) / len(data):.4f}" if data else ""
-    print(f"{arguments.file}: {len(data)} bytes to {len(stream)} ({target}){ratio}")
+    _put(target, stream, f"{arguments.file}: {len(data)} bytes to {len(stream)} ({target}){ratio}")
 
 
 def decompress(arguments):
@@ -83,70 +89,108 @@ def decompress(arguments):
 
     from bitlaw.compression import codec
 
-    if not arguments.output and arguments.file.suffix != ".blaw":
+    if not arguments.output and arguments.file != STANDARD and Path(arguments.file).suffix != ".blaw":
         raise InputError(f"{arguments.file}: does not end in .blaw; say where to write with --output")
+    target = _target(arguments, Path(arguments.file).with_suffix(""))
+    _check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
-    data = codec.restore(_read(arguments.file), arguments.model, _tokenizer(arguments))
-    target = arguments.output or arguments.file.with_suffix("")
+    data = codec.restore(_input(arguments.file), arguments.model, _tokenizer(arguments))
+    _put(target, data, f"{arguments.file}: {len(data)} bytes restored ({target})")
+
+
+def _target(arguments, default):
+    """Where compress or decompress writes, checked before the work begins: a path or STANDARD."""
+    target = arguments.output or (STANDARD if arguments.file == STANDARD else default)
+    if target != STANDARD:
+        if not Path(target).parent.is_dir():
+            raise InputError(f"{target}: there is no folder {Path(target).parent}; make it, or name another file")
+        check_file_target(target)
+    return target
+
+
+def _check_threads(threads):
+    if not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"--threads {threads}: give a number from 1 to {MOST_THREADS}")
+
+
+def _input(file):
+    return sys.stdin.buffer.read() if file == STANDARD else _read(Path(file))
+
+
+def _put(target, data, summary):
+    """Write `data` to a file, whole or not at all, or to standard output; then say `summary` where no data goes."""
+    if target == STANDARD:
+        with open(sys.stdout.fileno(), "wb", closefd=False) as sink:
+            sink.write(data)
+        print(summary, file=sys.stderr)
+        return
     with replacing(target) as temporary:
         temporary.write_bytes(data)
-    print(f"{arguments.file}: {len(data)} bytes restored ({target})")
+    print(summary)
 
 
 def fit(arguments):
     import json
 
-    import pandas as pd
+    from bitlaw.laws import any_table, bootstrap, fitting, formatting
 
-    from bitlaw.laws import bootstrap, fitting, formatting
-
-    try:
-        table = pd.read_csv(arguments.file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{arguments.file}: cannot be read as CSV ({error})") from None
-    wanted = [arguments.size, arguments.steps, arguments.response]
-    column, _, value = (arguments.where or "").partition("=")
-    for name in [*wanted, *([column] if column else [])]:
-        if name not in table:
-            raise InputError(f"{arguments.file}: no column {name!r}; it has {', '.join(table.columns)}")
-    if column:
-        table = table[table[column].astype(str) == value]
-    for name in wanted:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            raise InputError(f"{arguments.file}: column {name!r} holds {table[name].iloc[0]!r}; numbers are needed")
-    law = fitting.fit(*(table[name] for name in wanted), arguments.size, arguments.form, arguments.loss,
-                   arguments.delta, arguments.log)  # fmt: skip
-    if arguments.loss == "ls" and not arguments.log:
-        drawn = bootstrap.over_cells(law)
-        law["samples"] = drawn.pop("samples")
-        law["bootstrap"] = drawn
+    columns = {"--size": arguments.size, "--steps": arguments.steps, "--response": arguments.response}
+    table = any_table.read(arguments.file, columns, arguments.where)
     target = arguments.output or arguments.file.with_suffix(".law.json")
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(law, indent=1, allow_nan=False) + "\n")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent}: is no folder; make it first, or name another --output")
+    law = fitting.fit(
+        *(table[column] for column in columns.values()), params_kind=arguments.size, form=arguments.form,
+        loss=arguments.loss, delta=arguments.delta, log=arguments.log, response=arguments.response,
+    )  # fmt: skip
+    if arguments.loss == "ls" and not arguments.log:
+        redrawn = bootstrap.over_cells(law)
+        law["samples"] = redrawn.pop("samples")
+        law["bootstrap"] = redrawn
+    write_text(target, json.dumps(law, indent=1, allow_nan=False) + "\n")
+    print(f"P: {arguments.size}, S: {arguments.steps}")
     print(formatting.listing(law))
     print(f"law written to {target}")
 
 
 def predict(arguments):
-    import json
-
     from bitlaw.laws import bootstrap
 
-    try:
-        law = json.loads(_read(arguments.file))
-        law = law if "form" in law else law[arguments.protocol]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{arguments.file}: holds no law of protocol {arguments.protocol!r}; give one that `fit` or a "
-                         "study wrote") from None  # fmt: skip
+    law = _law(arguments.file, arguments.protocol)
     said = bootstrap.interval(law, arguments.params, arguments.steps)
     span = "no interval: the law holds no bootstrap"
     if said["low"] is not None:
         span = f"95 % {said['low']:.4f} to {said['high']:.4f}"
-    print(f"CR {said['ratio']:.4f} ({span})")
+    print(f"{law['response']} {said['ratio']:.4f} ({span})")
     for sentence in said["outside"]:
         print(f"extrapolation: {sentence}")
     for reason in law.get("verdict_reasons", []):
         print(f"no law: {reason}")
+
+
+def _law(path, protocol):
+    """The law in the file `path`, which `fit` wrote, or that of `protocol` among a study's; None: the one it has."""
+    import json
+
+    from bitlaw.laws import fitting
+
+    try:
+        content = json.loads(_read(path))
+    except ValueError:
+        content = None
+    if isinstance(content, dict) and "form" in content:
+        if protocol is not None:
+            raise InputError(f"{path}: one law, of no protocol; leave --protocol out")
+        law = content
+    elif isinstance(content, dict) and content and all(isinstance(law, dict) for law in content.values()):
+        protocol = protocol or ("lossless" if "lossless" in content else next(iter(content)))
+        if protocol not in content:
+            raise InputError(f"{path}: no law of protocol {protocol!r}; it has {', '.join(content)}")
+        law = content[protocol]
+    else:
+        raise InputError(f"{path}: holds no law; give one that `fit` or a study wrote")
+    fitting.check(law, path)
+    return law
 
 
 def _read(path):
@@ -162,8 +206,11 @@ def main():
     try:
         {"compress": compress, "decompress": decompress, "fit": fit, "predict": predict}[arguments.command](arguments)
     except (ValueError, FloatingPointError, OSError) as error:
-        where = "" if str(arguments.file) in str(error) else f"{arguments.file}: "
-        sys.exit(f"bitlaw: {where}{error}")
+        file = "standard input" if arguments.file == STANDARD else str(arguments.file)
+        sys.exit(f"bitlaw: {error}" if file in str(error) else f"bitlaw: {file}: {error}")
+    except KeyboardInterrupt:
+        print("bitlaw: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 The Snakefile and each of its jobs read this at start-up, so it imports nothing heavy.
 """
 
+import math
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,8 @@ from jsonschema.exceptions import best_match
 
 from bitlaw import InputError
 
+PROTOCOLS = ("lossless", "published")  # under which a cell has a ratio, cr_<protocol>
+CHUNKS_IN_AN_ARRAY = 256  # of a folder of shards (bitlaw.data.shards, which loads too much for a job's start)
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
 
@@ -24,9 +27,6 @@ def check(config):
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"config: {kind}: the name {name!r} is given twice; names must differ")
-    for key in ("cells_from", "compare_with"):
-        if key in config:
-            _known(key, config[key], config["sources"])
     if "cells_from" in config:
         if "compare_with" in config:
             raise InputError(
@@ -100,6 +100,7 @@ def _line(error):
         "type": str,
         "minimum": lambda v: f"{v} or more",
         "maximum": lambda v: f"{v} or less",
+        "minLength": lambda v: f"{v} characters or more",
         "minItems": lambda v: f"{v} entries or more",
         "maxItems": lambda v: f"{v} entries or fewer",
         "pattern": lambda v: f"text that matches {v}",
@@ -138,9 +139,14 @@ def datasets(config):
     }
 
 
+def arrays(config):
+    """Names of the arrays that the chunks of each modality are stored in, beside their manifest."""
+    return [f"shard-{i:05d}.npy" for i in range(math.ceil(config["chunks"] / CHUNKS_IN_AN_ARRAY))]
+
+
 def protocols(config):
     """The protocols that the study's cells have a ratio under."""
-    return ("published",) if "cells_from" in config else ("lossless", "published")
+    return ("published",) if "cells_from" in config else PROTOCOLS
 
 
 def raw(config, key):

@@ -1,5 +1,6 @@
 """Tables of where the bits go, and their pictures."""
 
+import csv
 import json
 import re
 
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitlaw import InputError
-from bitlaw.analysis import breakdown, prior_and_context, rate_by_position
+from bitlaw.analysis import breakdown, cell_table, prior_and_context, rate_by_position
+from bitlaw.analysis.classical import COLUMN_NAMES
 from bitlaw.compression import accounting
-from bitlaw.figures import audit, context, scaling
+from bitlaw.figures import audit, context, position, scaling
 from chunk_rows import rows_of
 
 SIZES = {"a": 1000, "b": 4000}
@@ -61,11 +63,11 @@ def classical():
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), st.floats(0.01, 40), st.sampled_from([0.0, 0.5]))
 def test_the_audits_row_adds_up(seeds, scale, top):
     cell = accounting.cell(rows_of(seeds, 700, scale, top))
-    table = breakdown.audit(pd.DataFrame([cell | dict.fromkeys(breakdown.LABELS, 1)]))
-    assert list(table.columns) == [*breakdown.LABELS, "published", *accounting.TERMS, "lossless"]
+    table = breakdown.audit(pd.DataFrame([cell | dict.fromkeys(cell_table.LABELS, 1)]))
+    assert list(table.columns) == [*cell_table.LABELS, "published", *accounting.AUDIT_TERMS, "lossless"]
     row = table.iloc[0]
     if cell["dropped"] < cell["chunks"]:
-        assert row["published"] + row[list(accounting.TERMS)].sum() == pytest.approx(row["lossless"], abs=1e-12)
+        assert row["published"] + row[list(accounting.AUDIT_TERMS)].sum() == pytest.approx(row["lossless"], abs=1e-12)
     assert row["lossless"] == cell["cr_lossless"]
 
 
@@ -100,6 +102,32 @@ def test_classical_compressors_stand_among_the_models(cells, classical):
     assert ratios == sorted(ratios)
 
 
+def test_a_failed_compressor_is_listed_as_that_and_is_no_line_of_the_figure(cells, classical, tmp_path):
+    whole = (classical["compressor"] == "ppmd") & (classical["modality"] == "text")
+    failed = classical.assign(ratio=classical["ratio"].mask(whole))
+    lines = breakdown.beside_models(failed, cells, "text").splitlines()
+    assert lines[-1] == "| ppmd |  | failed | failed |" and "| gzip |  | 0.500 | 0.400 |" in lines
+    scaling.scaling(cells, {}, {"svg": tmp_path / "s.svg"}, classical=failed)
+    everything = "\n".join(words(tmp_path / "s.svg"))
+    assert "gzip 0.50" in everything and "ppmd" not in everything
+    for none in (failed.iloc[:0], failed.assign(ratio=np.nan)):
+        breakdown.beside_models(none, cells, "text")
+        scaling.scaling(cells, {}, {"svg": tmp_path / "none.svg"}, classical=none)
+        assert "gzip" not in "\n".join(words(tmp_path / "none.svg"))
+    assert len(breakdown.beside_models(failed.iloc[:0], cells, "text").splitlines()) == 4
+
+
+def test_sizes_stay_whole_numbers_beside_a_failed_one(tmp_path):
+    """From the job's own file, by way of the script's writer, to the table."""
+    rows = [dict.fromkeys(COLUMN_NAMES, "x") | {"bytes_out": size, "ratio": None} for size in (1234, None)]
+    with open(tmp_path / "text.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMN_NAMES)
+        writer.writeheader()
+        writer.writerows(rows)
+    cell_table.write_csv(breakdown.read_classical([tmp_path / "text.csv"] * 2), tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_text().splitlines()[1:3] == ["x,x,x,x,x,x,1234,,x", "x,x,x,x,x,x,,,x"]
+
+
 def words(svg):
     return re.findall(r"<!-- (.*?) -->", svg.read_text(), flags=re.DOTALL)
 
@@ -107,7 +135,7 @@ def words(svg):
 def test_the_waterfall_shows_every_term_of_the_largest_models_last_step(cells, tmp_path):
     table = breakdown.audit(cells)
     out = {kind: tmp_path / f"audit.{kind}" for kind in ("svg", "pdf", "png")}
-    audit.waterfall(table, out)
+    audit.draw(table, out)
     seen = words(out["svg"])
     row = table[(table["modality"] == "text") & (table["model"] == "b") & (table["step"] == 100)].iloc[0]
     null = table[(table["modality"] == "random") & (table["model"] == "b") & (table["step"] == 100)].iloc[0]
@@ -116,49 +144,49 @@ def test_the_waterfall_shows_every_term_of_the_largest_models_last_step(cells, t
     assert {"text", "b, step 100", "top bits", "raw bytes"} <= set(seen)
     assert "causal int8" not in seen  # one pass gives both numbers: no such term
     again = {"svg": tmp_path / "again.svg"}
-    audit.waterfall(table.assign(audit_quantisation=0.01), again)
+    audit.draw(table.assign(audit_quantisation=0.01), again)
     assert "causal int8" in words(again["svg"])
     assert out["pdf"].read_bytes().startswith(b"%PDF")
 
 
 def test_a_modality_of_which_no_chunk_is_kept_still_has_its_known_terms(cells, tmp_path):
     table = breakdown.audit(cells)
-    gone = ["published", *accounting.TERMS[:5]]
+    gone = ["published", *accounting.AUDIT_TERMS[:5]]
     table.loc[table["modality"] == "text", gone] = np.nan
-    audit.waterfall(table, {"svg": tmp_path / "a.svg"})
+    audit.draw(table, {"svg": tmp_path / "a.svg"})
     assert "no chunk kept" in words(tmp_path / "a.svg")
     with pytest.raises(InputError, match="empty"):
-        audit.waterfall(table.iloc[:0], {"svg": tmp_path / "b.svg"})
+        audit.draw(table.iloc[:0], {"svg": tmp_path / "b.svg"})
     assert not (tmp_path / "b.svg").exists()
 
 
 def test_the_figure_of_context_shows_parts_sizes_and_controls(paths, tmp_path):
     table = prior_and_context.table(paths)
     out = {kind: tmp_path / f"context.{kind}" for kind in ("svg", "pdf", "png")}
-    context.emergence(table, out)
+    context.draw(table, out)
     seen = words(out["svg"])
     assert {"text", "random bytes, all sizes", "prior (USP), bits a byte", "context (ICL), bits a byte"} <= set(seen)
     assert "random" not in seen  # it lies behind the others, and has no panel
     assert {"1000", "4000", "parameters"} <= set(seen) and "bytes shuffled" not in seen
     more = pd.concat([table, table.assign(**{"pass": "shuffled"})])
-    gains = table.drop_duplicates(breakdown.LABELS)[breakdown.LABELS]
+    gains = table.drop_duplicates(list(cell_table.LABELS))[list(cell_table.LABELS)]
     gains = gains.assign(**{f"{part}{end}": 0.1 for part in ("domain", "file") for end in ("", "_low", "_high")})
-    context.emergence(more, {"svg": tmp_path / "more.svg"}, gains)
+    context.draw(more, {"svg": tmp_path / "more.svg"}, gains)
     everything = "\n".join(words(tmp_path / "more.svg"))
     assert "bytes shuffled" in everything and "second half, bits a byte" in everything
     with pytest.raises(InputError, match="empty"):
-        context.emergence(table.iloc[:0], {"svg": tmp_path / "b.svg"})
+        context.draw(table.iloc[:0], {"svg": tmp_path / "b.svg"})
 
 
 def test_the_figure_of_positions_draws_falls_and_says_which_are_not_known(paths, tmp_path):
     curves, laws = rate_by_position.tables(paths)
-    context.positions(curves, laws, {"svg": tmp_path / "p.svg"})
+    position.draw(curves, laws, {"svg": tmp_path / "p.svg"})
     seen = words(tmp_path / "p.svg")
     assert {"text", "random (control)", "byte of the chunk", "bits a byte, step 100"} <= set(seen)
     assert "fall not known" in seen
 
 
 def test_the_combined_figure_has_a_line_for_the_best_classical_compressor(cells, classical, tmp_path):
-    scaling.scaling(cells, {}, {"svg": tmp_path / "s.svg"}, classical=classical)
+    scaling.draw(cells, {}, {"svg": tmp_path / "s.svg"}, classical=classical)
     everything = "\n".join(words(tmp_path / "s.svg"))
     assert everything.count("ppmd 0.45") == 1 and "gzip 1.01" in everything and "gzip 0.50" not in everything

@@ -15,7 +15,7 @@ def cells(tmp_path):
     """Paths of two cells, as `cell.compress` leaves them, of two models."""
     paths = []
     for model in ("small", "large"):
-        numbers = {column: 1.0 for column in cell_table.COLUMNS if not column.endswith("_ci")}
+        numbers = {column: 1.0 for column in cell_table.CELL_COLUMNS if not column.endswith("_ci")}
         path = tmp_path / model / "step10.json"
         path.parent.mkdir()
         path.write_text(json.dumps(numbers | {"model": model, "step": 10, "weights_sha256": model}))
@@ -28,7 +28,7 @@ def cells(tmp_path):
 def test_the_nominal_count_is_a_column_only_when_it_is_given(cells):
     with_it = cell_table.collect(cells, {"small": 70, "large": 160})
     assert list(with_it["params_nominal"]) == [70, 160]
-    assert list(with_it) == list(cell_table.COLUMNS)
+    assert list(with_it) == list(cell_table.CELL_COLUMNS)
     without = cell_table.collect(cells)
     assert [column for column in with_it if column not in without] == ["params_nominal"]
 

@@ -19,12 +19,11 @@ from bitlaw.models import checkpoint
 from cell_files import write_cell
 from chunk_rows import rows_of
 
-COLUMNS = ("bytes", "bits_first_token", "bits_top_bits", "bits_by_position", "bytes_by_position", "tokens_by_position")
-
 
 def sums_of(rows):
     return prior_and_context.Sums(
-        *(np.array([row[c] for row in rows], float) for c in COLUMNS), rows[0]["bits_first_token"]
+        *(np.array([row[c] for row in rows], float) for c in prior_and_context.SUMMED_COLUMNS),
+        rows[0]["bits_first_token"],
     )
 
 
@@ -46,7 +45,9 @@ def test_the_split_adds_up_to_all_bits_but_the_coders(seeds, size, scale, top):
             assert math.isnan(found["prior"]) and math.isnan(found["F_K"])
             continue
         assert found["total"] == pytest.approx(ideal, abs=1e-11)
-        assert 8 - found["total"] == pytest.approx(sum(found[term] for term in prior_and_context.TERMS), abs=1e-11)
+        assert 8 - found["total"] == pytest.approx(
+            sum(found[term] for term in prior_and_context.SPLIT_TERMS), abs=1e-11
+        )
 
 
 def test_the_terms_are_what_their_names_say():
@@ -87,10 +88,12 @@ def test_the_table_has_a_row_a_pass_and_horizon_with_intervals_over_chunks(tmp_p
     assert keys == [(*key, horizon) for key in passes for horizon in prior_and_context.HORIZONS]
     assert list(table.columns) == [
         *("modality", "model", "step", "params_total", "pass", "K", "total"),
-        *prior_and_context.TERMS,
+        *prior_and_context.SPLIT_TERMS,
         *("prior_low", "prior_high", "context_low", "context_high", "F_K"),
     ]
-    np.testing.assert_allclose(8 - table["total"], table[list(prior_and_context.TERMS)].sum(axis=1), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        8 - table["total"], table[list(prior_and_context.SPLIT_TERMS)].sum(axis=1), rtol=0, atol=1e-11
+    )
     same = [table[(table["step"] == step) & (table["pass"] == name)] for step, name in ((5, "shuffled"), (50, "plain"))]
     np.testing.assert_array_equal(same[0]["context"], same[1]["context"])
     one = table[(table["step"] == 5) & (table["pass"] == "plain") & (table["K"] == 32)].iloc[0]
@@ -183,7 +186,7 @@ def test_a_control_writes_what_the_tables_read(neox_folder, passage, tmp_path):
     settings = {"precision": "fp32", "device": "cpu", "tokens_at_a_time": 4096}
     cell = write_cell(tmp_path, "text", "m", 5, rows_of(range(4), 256))
     paths = []
-    for kind in control_passes.KINDS:
+    for kind in control_passes.CONTROLS:
         paths.append(tmp_path / "controls" / kind / "text" / "m" / "step5.parquet")
         control_passes.run(kind, neox_folder, neox_folder / "tokenizer.json", chunks, paths[-1], **settings)
     named = dict.fromkeys(labels["pass"] for labels, _ in prior_and_context.passes([cell], paths))

@@ -17,77 +17,82 @@ from bitlaw.models import checkpoint
 from repository import ROOT
 
 STUDY = yaml.safe_load((ROOT / "workflow/studies/published.yaml").read_text())
-PRINTED = ROOT / "data/published/printed_laws.csv"
-SHARED = ROOT.parent / "shared" / "published" / "cells_2025.csv"
-NAMES = {modality: name for name, modality in published_cells.MODALITIES.items()}
-
-
-def as_authors_write(cells):
-    """Rows of `cells` (see published_cells.CELLS) in the columns of compression_results.csv, in its order: by model."""
-    rows = cells.assign(
-        checkpoint="step" + cells["step"].astype(str),
-        dataset=cells["modality"].map(NAMES),
-        eval_time_minutes=cells["seconds"] / 60,
-        timestamp=0.5,
-    ).rename(columns={"cr_mean": "compression_ratio", "cr_std": "compression_std", "chunks": "chunks_processed"})
-    order = ["model", "checkpoint", "dataset", "compression_ratio", "compression_std", "chunks_processed"]
-    return rows.sort_values("model", kind="stable")[[*order, "eval_time_minutes", "timestamp"]]
+PUBLISHED = ROOT / "data" / "published"
+PRINTED = PUBLISHED / "printed_laws.csv"
 
 
 @pytest.fixture
 def planted(tmp_path):
-    """(path, cells): 75 cells of a planted law in the authors' format."""
+    """(path, cells): 75 cells of a planted law."""
     rows = []
     for modality, least in (("text", 0.1), ("image", 0.4), ("speech", 0.38)):
         for model, size in published_law.NOMINAL.items():
             for step in STUDY["steps"]:
                 ratio = least + 60 * size**-0.38 + 14 * step**-0.75
                 rows.append((modality, model, step, ratio, 0.04, 2048 - (modality == "image"), 75.0))
-    cells = pd.DataFrame(rows, columns=published_cells.CELLS)
-    as_authors_write(cells).to_csv(tmp_path / "compression_results.csv", index=False)
-    return tmp_path / "compression_results.csv", cells
+    cells = pd.DataFrame(rows, columns=published_cells.PUBLISHED_COLUMNS)
+    cells.to_csv(tmp_path / "cells.csv", index=False)
+    return tmp_path / "cells.csv", cells
 
 
-def sorted_cells(table):
-    return table.sort_values(["modality", "model", "step"], ignore_index=True)
-
-
-def test_the_authors_table_is_read_in_the_columns_that_others_use(planted):
+def test_a_table_of_cells_is_read_as_it_is(planted):
     path, cells = planted
-    found = published_cells.cells(path)
-    assert list(found.columns) == published_cells.CELLS
-    pd.testing.assert_frame_equal(sorted_cells(found), sorted_cells(cells), check_dtype=False)
-    assert list(found["modality"].drop_duplicates()) == ["text", "image", "speech"]
+    pd.testing.assert_frame_equal(published_cells.cells(path), cells)
 
 
-def test_the_columns_and_values_are_those_of_the_published_cells(tmp_path):
-    if not SHARED.exists():
-        pytest.skip(f"{SHARED.name}: the published cells are not beside this checkout")
-    cells = pd.read_csv(SHARED)
-    assert list(cells.columns) == published_cells.CELLS
-    as_authors_write(cells).to_csv(tmp_path / "compression_results.csv", index=False)
-    found = published_cells.cells(tmp_path / "compression_results.csv")
-    pd.testing.assert_frame_equal(sorted_cells(found), sorted_cells(cells), check_dtype=False)
+def test_the_cells_of_2025_are_those_of_the_study():
+    cells = published_cells.cells(PUBLISHED / "cells_2025.csv")
+    assert list(cells.columns) == published_cells.PUBLISHED_COLUMNS and cells.notna().all(axis=None)
+    assert cells.groupby("modality").size().to_dict() == {"text": 25, "image": 25, "speech": 25}
+    assert set(cells["model"]) == {model["name"] for model in STUDY["models"]}
+    assert set(cells["step"]) == set(STUDY["steps"])
+    assert cells["seconds"].sum() == pytest.approx(10_671, abs=1)
+
+
+def test_the_cells_of_2026_know_only_means_and_hold_the_same_text():
+    cells = published_cells.cells(PUBLISHED / "cells_2026.csv")
+    assert cells["cr_mean"].notna().all() and cells[["cr_std", "chunks", "seconds"]].isna().all(axis=None)
+    both = cells.merge(published_cells.cells(PUBLISHED / "cells_2025.csv"), on=["modality", "model", "step"])
+    text = both[both["modality"] == "text"]
+    assert len(text) == 25 and (text["cr_mean_x"] - text["cr_mean_y"]).abs().max() <= 0.0005 + 1e-9
+
+
+def test_the_readme_names_the_files_and_their_hashes():
+    """So that an edit of a committed figure does not go unseen."""
+    text = (PUBLISHED / "README.md").read_text()
+    for path in PUBLISHED.glob("*.csv"):
+        assert f"`{path.name}`" in text, path.name
+    for name in ("cells_2025.csv", "cells_2026.csv"):
+        assert hashlib.sha256((PUBLISHED / name).read_bytes()).hexdigest() in text, name
 
 
 def test_the_printed_table_agrees_with_the_cells_to_its_two_decimals():
-    printed = published_cells.cells(ROOT / "data/published/printed_tables.csv")
+    printed = published_cells.cells(PUBLISHED / "printed_tables.csv")
     assert printed.groupby("modality").size().to_dict() == {"text": 25, "image": 5, "speech": 5}
-    if SHARED.exists():
-        both = printed.merge(pd.read_csv(SHARED), on=["modality", "model", "step"])
-        assert len(both) == 35 and (both["cr_mean_x"] - both["cr_mean_y"]).abs().max() <= 0.005 + 1e-9
+    both = printed.merge(published_cells.cells(PUBLISHED / "cells_2025.csv"), on=["modality", "model", "step"])
+    assert len(both) == 35 and (both["cr_mean_x"] - both["cr_mean_y"]).abs().max() <= 0.005 + 1e-9
 
 
-def test_other_files_are_refused(tmp_path):
-    (tmp_path / "other.csv").write_text("model,score\npythia-70m,1\n")
-    with pytest.raises(InputError, match=r"other\.csv: neither compression_results\.csv nor a printed table"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "model,score\npythia-70m,1\n",
+            "has no column 'modality'; published cells need modality, model,",
+        ),
+        ("modality,model,step,cr_mean\ntext,a,1,0.2\ntext,b,1,low\n", "line 3: cr_mean is 'low'; give a number"),
+        ("modality,model,step,cr_mean\ntext,a,1,\n", "line 2: cr_mean is 'nan'; give a number"),
+        ("modality,model,step,cr_mean,chunks\ntext,a,1,0.2,many\n", "line 2: chunks is 'many'"),
+        ("modality,model,step,cr_mean\ntext,a,1,0.2\ntext,a,1,0.3\n", "the cell text a 1 is given twice"),
+        ("", "cannot be read as CSV"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, text, words):
+    (tmp_path / "other.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
         published_cells.cells(tmp_path / "other.csv")
-    (tmp_path / "new.csv").write_text(
-        "model,checkpoint,dataset,compression_ratio,compression_std,chunks_processed,eval_time_minutes\n"
-        "pythia-70m,step1000,genome,0.2,0.1,2048,1\n"
-    )
-    with pytest.raises(InputError, match="data set 'genome'; known: enwik8"):
-        published_cells.cells(tmp_path / "new.csv")
+    assert str(tmp_path / "other.csv") in str(caught.value) and words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_published_cells_enter_as_a_table_of_ours(planted):
@@ -134,7 +139,7 @@ def test_the_published_law_is_refitted_from_the_cells_or_printed(planted):
         "label": "printed, rounded",
         "coefficients": {"a": 0.39, "b": 8000, "alpha": 0.68, "c": 100, "beta": 0.85},
     }
-    rounded = published_cells.cells(ROOT / "data/published/printed_tables.csv")
+    rounded = published_cells.cells(PUBLISHED / "printed_tables.csv")
     assert published_law.law("speech", PRINTED, rounded) == printed
     assert published_law.law("random", PRINTED) is None
     schema = yaml.safe_load((Path(fitting.__file__).parents[2] / "schemas" / "law.schema.yaml").read_text())
@@ -153,7 +158,7 @@ def test_our_cells_beside_the_published(planted):
     keys = zip(ours["modality"], ours["model"], ours["step"], strict=True)
     chunks = dict(zip(keys, ours["cr_published"].to_numpy()[:, None] + scatter, strict=True))
     found = published_cells.compare(ours, there, chunks)
-    assert list(found.columns[:7]) == published_cells.CELLS and len(found) == 10
+    assert list(found.columns[:7]) == published_cells.PUBLISHED_COLUMNS and len(found) == 10
     np.testing.assert_allclose(found["difference"], move, atol=1e-12)
     flagged = found[found["flag"]]
     assert list(zip(flagged["modality"], flagged["model"], strict=True)) == [
@@ -164,10 +169,3 @@ def test_our_cells_beside_the_published(planted):
     assert width.between(0.7, 1.3).all()
     with pytest.raises(InputError, match="no cell of this study has a published one"):
         published_cells.compare(ours.assign(model="other"), there, chunks)
-
-
-def test_the_study_names_the_file_of_the_study(planted):
-    place = STUDY["sources"]["published-cells"]["places"][0]
-    assert place["url"].endswith("d3ec1c5b9af3f66a02157e9cd591d3cafb97f93f/compression_results.csv")
-    assert " " not in place["url"] and len(place["sha256"]) == 64
-    assert hashlib.sha256(planted[0].read_bytes()).hexdigest() != place["sha256"]  # a table of our own is not taken

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bitlaw.compression import accounting
 from bitlaw.compression.scoring import Scores
-from chunk_rows import chunk, rows_of
+from chunk_rows import chunk, row_of, rows_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -64,7 +64,7 @@ def test_the_floor_is_one_in_ten_thousand_million():
 def test_the_audit_adds_up(seeds, size, scale, top, precision):
     rows = rows_of(seeds, size, scale, top, precision)
     cell = accounting.cell(rows)
-    terms = [cell[name] for name in accounting.TERMS]
+    terms = [cell[name] for name in accounting.AUDIT_TERMS]
     assert cell["chunks"] == len(seeds) and cell["dropped"] == sum(not row["kept"] for row in rows)
     if cell["dropped"] == len(seeds):
         assert np.isnan([cell["cr_published"], *terms[:5]]).all() and np.isfinite(terms[5:]).all()
@@ -85,11 +85,7 @@ def test_another_pass_for_the_study_is_a_term_of_its_own(seeds, size, apart):
         token_bytes, scores, bits, plane_bits = chunk(seed, size, 5.0, 0.0)
         first = scores.lengths[:1024]
         study = np.abs(first + apart * np.random.default_rng(seed).standard_normal(len(first)))
-        rows.append(
-            accounting.chunk_row(
-                number, size, token_bytes, scores, bits, 70.25, plane_bits, "int8", study_lengths=study
-            )
-        )
+        rows.append(row_of(number, size, token_bytes, scores, bits, 70.25, plane_bits, "int8", study_lengths=study))
         published.append(published_directly(study, "fp16"))
     cell, kept = accounting.cell(rows), [i for i, row in enumerate(rows) if row["kept"]]
     assert [0.01 < bits / (8 * size) < 10 for bits in published] == [row["kept"] for row in rows]
@@ -97,7 +93,7 @@ def test_another_pass_for_the_study_is_a_term_of_its_own(seeds, size, apart):
         causal = [accounting.published_bits(chunk(seeds[i], size, 5.0, 0.0)[1].lengths, "fp16") for i in kept]
         assert cell["cr_published"] == pytest.approx(np.mean([published[i] for i in kept]) / (8 * size))
         assert cell["audit_quantisation"] == pytest.approx(np.mean(causal) / (8 * size) - cell["cr_published"])
-        total = sum(cell[name] for name in accounting.TERMS)
+        total = sum(cell[name] for name in accounting.AUDIT_TERMS)
         assert total == pytest.approx(cell["cr_lossless"] - cell["cr_published"], abs=1e-12)
 
 
@@ -110,7 +106,7 @@ def kept_or_not(lengths_of_each, size=100):
         frequencies = np.maximum(np.exp2(40 - lengths), 1).astype(np.uint64)
         scores = Scores(np.zeros(size, np.uint64), frequencies, totals, lengths)
         bits = 8 * math.ceil(np.sum(lengths) / 8)
-        rows.append(accounting.chunk_row(number, size, np.ones(size, int), scores, bits, 64.0, 1.0, "fp32"))
+        rows.append(row_of(number, size, np.ones(size, int), scores, bits, 64.0, 1.0, "fp32"))
     return rows
 
 
@@ -120,14 +116,16 @@ def test_chunks_out_of_range_are_dropped_counted_and_audited():
     assert [row["kept"] for row in rows] == [True, False, True, False] and cell["dropped"] == 2
     assert cell["cr_published"] == pytest.approx(99 * 3 / 800)
     assert cell["audit_dropped"] == pytest.approx((99 * (6.01 / 4 - 3)) / 800)
-    assert sum(cell[name] for name in accounting.TERMS) == pytest.approx(cell["cr_lossless"] - cell["cr_published"])
+    assert sum(cell[name] for name in accounting.AUDIT_TERMS) == pytest.approx(
+        cell["cr_lossless"] - cell["cr_published"]
+    )
 
 
 def test_with_every_chunk_dropped_the_terms_over_kept_chunks_are_nan():
     cell = accounting.cell(kept_or_not([0, 0, 0]))
     assert cell["dropped"] == cell["chunks"] == 3 and math.isfinite(cell["cr_lossless"])
     assert math.isnan(cell["cr_published"])
-    assert [name for name in accounting.TERMS if math.isnan(cell[name])] == list(accounting.TERMS[:5])
+    assert [name for name in accounting.AUDIT_TERMS if math.isnan(cell[name])] == list(accounting.AUDIT_TERMS[:5])
 
 
 def test_the_terms_are_what_their_names_say():
@@ -135,9 +133,9 @@ def test_the_terms_are_what_their_names_say():
     lengths[7] = 50.0  # past the floor
     totals = np.full(len(lengths), 1 << 40, dtype=np.uint64)
     scores = Scores(totals, np.maximum(np.exp2(40 - lengths), 1).astype(np.uint64), totals, lengths)
-    row = accounting.chunk_row(0, 2000, np.full(1034, 2), scores, 3200, 40.0, 1.0, "fp32")
+    row = row_of(0, 2000, np.full(1034, 2), scores, 3200, 40.0, 1.0, "fp32")
     cell = accounting.cell([row])
-    bits = {name: cell[name] * 16000 for name in accounting.TERMS}
+    bits = {name: cell[name] * 16000 for name in accounting.AUDIT_TERMS}
     assert bits["audit_quantisation"] == 0
     assert bits["audit_probabilities"] == pytest.approx(50 - math.log2(1e10))
     assert bits["audit_past_1024"] == pytest.approx(50) and bits["audit_first_token"] == pytest.approx(8)

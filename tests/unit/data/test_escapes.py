@@ -116,6 +116,6 @@ def test_a_stream_of_escaped_chunks_decodes_and_is_accounted_for(neox, lacking, 
     assert codec.decode(neox, spelling, records, 2) == chunks
     if data:
         sizes = tokens.lengths(spelling, ids[0])
-        row = accounting.chunk_row(0, len(data), sizes, scores[0], 8 * len(records[0].coded), 0, 0, "fp32")
+        row = accounting.position_costs(scores[0], sizes)
         assert sum(row["bytes_by_position"]) + sizes[0] == len(data)
         assert sum(row["tokens_by_position"]) == len(ids[0]) - 1

@@ -270,7 +270,7 @@ def test_a_killed_stream_leaves_nothing_and_an_old_folder_whole(hub, client, tmp
     process.send_signal(signal.SIGKILL)
     process.wait()
     names = ["00000000.JPEG", "00000001.JPEG", "source.json"]
-    assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == names
+    assert sorted(p.name for p in (tmp_path / "raw").glob("[!.]*")) == names
     hub.storage.rules.clear()
     assert len(client.fetch(PHOTOS, tmp_path / "raw", CROP | {"chunks": 24})["files"]) == 24
     assert [p.name for p in tmp_path.iterdir()] == ["raw"]  # what the kill left is swept

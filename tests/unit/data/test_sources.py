@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,12 @@ from hypothesis import strategies as st
 
 from archives import link, tarred, zipped
 from bitlaw import InputError
-from bitlaw.data.download import _pip_settings
+from bitlaw.data.package_index import pip_settings
 from bitlaw.data.sources import fetch
 from loopback import Loopback
 
 DATA = np.random.default_rng(5).bytes(1_000_000)
+LARGER = np.random.default_rng(6).bytes(3_000_000)
 DEAD = "http://127.0.0.1:9/x.bin"  # the discard port: nobody listens
 
 
@@ -67,7 +69,7 @@ def test_plain_file_and_provenance(server, tmp_path):
     (entry,) = record["files"]
     expected = {"path": "a b.bin", "bytes": len(DATA), "sha256": sha(DATA), "member": "a b.bin"}
     assert entry == {**expected, "place": server.url("/a%20b.bin")}
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["a b.bin", "source.json"]
+    assert sorted(p.name for p in (tmp_path / "data").glob("[!.]*")) == ["a b.bin", "source.json"]
     assert not list((tmp_path / ".downloads").iterdir())  # the archive is gone once its files are there
 
 
@@ -75,7 +77,7 @@ def test_plain_file_and_provenance(server, tmp_path):
 def test_archives_give_the_named_members_only(server, tmp_path, pack, name):
     members = {"a/one.txt": b"1", "a/two.txt": b"22", "a/b/three.gz": gzip.compress(b"333"), "a/other.py": b"no"}
     record = archive(server, name, pack(members), ["a/*.txt", "a/b/three.gz"], tmp_path)
-    found = {p.name: p.read_bytes() for p in (tmp_path / "data").iterdir() if p.name != "source.json"}
+    found = {p.name: p.read_bytes() for p in (tmp_path / "data").glob("[!.]*") if p.name != "source.json"}
     assert found == {"one.txt": b"1", "two.txt": b"22", "three": b"333"}
     assert {f["path"]: f["sha256"] for f in record["files"]} == {name: sha(data) for name, data in found.items()}
 
@@ -158,6 +160,116 @@ def test_file_changed_since_is_fetched_anew(server, tmp_path, new, validated, ha
         return  # nothing tells this file from the old one
     fetch("data", source, tmp_path / "data")
     assert (tmp_path / "data" / "x.bin").read_bytes() == new
+
+
+# Without a declared hash nothing but sizes, types and validators tells whether what came is what was asked for.
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/html; charset=utf-8", "Application/XHTML+XML"])
+def test_a_web_page_is_not_taken_for_the_file(server, tmp_path, kind):
+    server.files |= {"/x.bin": b"<html>please log in</html>", "/good.bin": DATA}
+    server.rules["/x.bin"] = {"headers": {"Content-Type": kind}}
+    record = fetch("data", one({"url": server.url("/x.bin")}, {"url": server.url("/good.bin")}), tmp_path / "data")
+    assert record["places"] == [{"url": server.url("/good.bin")}]
+    with pytest.raises(InputError, match="a web page came instead of the file"):
+        fetch("data", one({"url": server.url("/x.bin")}), tmp_path / "other")
+    assert not list(tmp_path.rglob("*.part"))
+    # by its hash it is what was asked for, and by its name it may be
+    fetch("data", one({"url": server.url("/x.bin"), "sha256": sha(server.files["/x.bin"])}), tmp_path / "hashed")
+    server.files["/x.html"], server.rules["/x.html"] = server.files["/x.bin"], server.rules["/x.bin"]
+    fetch("data", one({"url": server.url("/x.html")}), tmp_path / "page")
+
+
+def test_a_body_packed_on_the_way_is_not_taken_for_the_file(server, tmp_path):
+    server.files |= {"/x.bin": gzip.compress(DATA), "/x.gz": gzip.compress(DATA)}
+    for path in server.files:
+        server.rules[path] = {"headers": {"Content-Encoding": "gzip"}}
+    with pytest.raises(InputError, match="packed"):
+        fetch("data", one({"url": server.url("/x.bin")}), tmp_path / "data")
+    fetch("data", one({"url": server.url("/x.gz")}), tmp_path / "data")  # how some servers send a .gz that they store
+    assert (tmp_path / "data" / "x").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+def test_a_rest_of_another_version_is_not_joined_to_the_part(server, tmp_path, hashed, header):
+    """A server that sends a part whatever If-Range says, and tells that it is of another file of the same size."""
+    other = DATA[::-1]
+    tags = {
+        "ETag": ('"one"', '"two"'),
+        "Last-Modified": ("Sat, 01 Aug 2020 00:00:00 GMT", "Sun, 02 Aug 2020 00:00:00 GMT"),
+    }
+    weak = {} if header == "ETag" else {"ETag": 'W/"same"'}
+    first, second = ({**weak, header: tag} for tag in tags[header])
+    server.files["/x.bin"] = DATA
+    server.rules["/x.bin"] = [{"cut": 400_000, "headers": first}, {"status": 503}]
+    source = one({"url": server.url("/x.bin")} | ({"sha256": sha(other)} if hashed else {}))
+    with pytest.raises(InputError, match="503"):
+        fetch("data", source, tmp_path / "data")
+    server.files["/x.bin"] = other
+    server.rules["/x.bin"] = {"headers": second, "if_range": False}
+    fetch("data", source, tmp_path / "data")
+    assert (tmp_path / "data" / "x.bin").read_bytes() == other
+    assert [asked for _, asked, _ in server.requests[2:]] == ["bytes=400000-", None]
+
+
+def test_an_end_that_contradicts_the_size_first_told_is_not_believed(server, tmp_path):
+    source = leave_part(server, tmp_path)
+    server.rules["/x.bin"] = [{"status": 416, "headers": {"Content-Range": "bytes */400000"}}]
+    fetch("data", source, tmp_path / "data")
+    assert (tmp_path / "data" / "x.bin").read_bytes() == DATA
+    assert server.requests == [("/x.bin", "bytes=400000-", 416), ("/x.bin", None, 200)]
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e6", "0x10", "1000000, 5"])
+def test_a_length_that_is_no_number_goes_to_the_next_place(server, tmp_path, length):
+    server.files |= {"/x.bin": DATA, "/good.bin": DATA}
+    server.rules["/x.bin"] = {"headers": {"Content-Length": length}}
+    good = {"url": server.url("/good.bin")}
+    assert fetch("data", one({"url": server.url("/x.bin")}, good), tmp_path / "data")["places"] == [good]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_limit_bounds_a_download_whose_hash_is_not_known(server, tmp_path, told):
+    server.files["/x.zip"] = zipped({"a": b"1", "b": LARGER})
+    rule = {} if told else {"endless": True}
+    server.rules["/x.zip"] = {"pace": 0.02, **rule}
+    source = one({"url": server.url("/x.zip"), "members": ["a"]}) | {"limit": 300_000}
+    with pytest.raises(InputError, match=r"passes the limit of 300000; raise `limit`, or give the archive's sha256"):
+        fetch("data", source, tmp_path / "data")
+    assert not list(tmp_path.rglob("*.part")) and server.sent.get("/x.zip", 0) < 1_500_000
+    server.rules.clear()
+    known = {"url": server.url("/x.zip"), "members": ["a"], "sha256": sha(server.files["/x.zip"])}
+    fetch("data", one(known) | {"limit": 300_000}, tmp_path / "data")  # more than is extracted, as it should be
+    (tmp_path / "x.zip").write_bytes(server.files["/x.zip"])
+    with pytest.raises(InputError, match="passes the limit of 300000"):
+        fetch(
+            "data", one({"url": (tmp_path / "x.zip").as_uri(), "members": ["a"]}) | {"limit": 300_000}, tmp_path / "o"
+        )
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_what_places_gave_first_they_must_give_again(server, tmp_path, deleted):
+    server.files |= {"/1.bin": b"first", "/2.bin": b"other"}
+    source = one({"url": server.url("/1.bin")}, {"url": server.url("/2.bin")})
+    fetch("data", source, tmp_path / "data")
+    if deleted:  # the record of the hashes outlives the folder
+        shutil.rmtree(tmp_path / "data")
+    server.files["/1.bin"] = b"changed"
+    with pytest.raises(InputError, match="not the bytes that these places first gave") as refused:
+        fetch("data", source, tmp_path / "data")
+    (record,) = (tmp_path / ".hashes").iterdir()
+    assert all(part in str(refused.value) for part in (str(record), "1.bin", sha(b"changed"), "2.bin", sha(b"other")))
+    assert (tmp_path / "data").exists() != deleted and not list(tmp_path.rglob("*.part"))
+    server.files["/2.bin"] = b"first"  # the same bytes under another name are as good
+    assert fetch("data", source, tmp_path / "data")["places"] == [{"url": server.url("/2.bin")}]
+    fetch("data", one({"url": server.url("/1.bin")}), tmp_path / "data")  # other places begin anew
+    assert (tmp_path / "data" / "1.bin").read_bytes() == b"changed"
+    record.write_text("{")
+    with pytest.raises(InputError, match=r"\.json cannot be read .*; delete it"):
+        fetch("data", source, tmp_path / "data")
+    record.unlink()
+    fetch("data", source, tmp_path / "data")
 
 
 def test_complete_part_needs_no_download(server, tmp_path):
@@ -269,6 +381,17 @@ def test_paths_that_lead_out_are_refused(server, tmp_path, name, pack, file):
     assert not list(tmp_path.rglob("evil*"))
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "\x7f", "a\u2028b"])
+@pytest.mark.parametrize("pack, file", [(zipped, "x.zip"), (tarred, "x.tar.gz")])
+def test_names_that_cannot_be_printed_are_refused(server, tmp_path, name, pack, file):
+    with pytest.raises(InputError, match="has characters in its name that cannot be printed") as refused:
+        archive(server, file, pack({name: b"x"}), ["*"], tmp_path)
+    assert str(refused.value).isprintable()
+    with pytest.raises(InputError, match="the nearest are") as refused:  # nor are they printed otherwise
+        archive(server, file, pack({name: b"x"}), ["other"], tmp_path)
+    assert str(refused.value).isprintable()
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(server, tmp_path, kind):
     with pytest.raises(InputError, match="'a' is a link or device"):
@@ -314,6 +437,8 @@ def test_two_members_of_one_name(server, tmp_path):
         archive(server, "x.tar.gz", tarred({"a/x": b"1", "b/x": b"2"}), ["*/x"], tmp_path)
     with pytest.raises(InputError, match=r"second file would be called 'source\.json'"):
         archive(server, "x.zip", zipped({"source.json": b"{}", "source.json.gz": gzip.compress(b"")}), ["*"], tmp_path)
+    with pytest.raises(InputError, match=r"second file would be called '\.written\.json'"):
+        archive(server, "x.zip", zipped({".written.json": b"[]"}), ["*"], tmp_path)
 
 
 def test_archive_needs_limit_and_members(server, tmp_path):
@@ -346,7 +471,7 @@ def test_package_from_an_index(index, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["html", "json"])
 def test_package_is_held_to_the_hash_of_its_index(index, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("bitlaw.data.download._pip_settings", lambda: {"index-url": index.index_url})
+    monkeypatch.setattr("bitlaw.data.package_index.pip_settings", lambda: {"index-url": index.index_url})
     index.index = kind
     index.add_package("my-data", "my_data-1.0.tar.gz", tarred({"my_data-1.0/x": b"payload"}))
     index.files["/files/my_data-1.0.tar.gz"] = tarred({"my_data-1.0/x": b"forged"})
@@ -357,8 +482,9 @@ def test_package_is_held_to_the_hash_of_its_index(index, tmp_path, monkeypatch, 
 def test_part_is_not_taken_for_whole_by_a_hash_of_another_kind(index, tmp_path, monkeypatch):
     """An index may give hashes that are not checked here: they say nothing about what an earlier run left."""
     data = DATA[:200_000]
-    monkeypatch.setattr("bitlaw.data.download._pip_settings", lambda: {"index-url": index.index_url})
+    monkeypatch.setattr("bitlaw.data.package_index.pip_settings", lambda: {"index-url": index.index_url})
     index.files |= {"/files/x.bin": data, "/simple/my-data/": b'<a href="/files/x.bin#sha512=00">x.bin</a>'}
+    index.rules["/simple/my-data/"] = {"headers": {"Content-Type": "text/html"}}
     index.rules["/files/x.bin"] = [{"cut": 70_000}, {"status": 503}]
     source = one({"package": "my-data==1.0", "file": "x.bin"})
     with pytest.raises(InputError, match="503"):
@@ -396,7 +522,7 @@ def test_settings_are_those_of_pip(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
     monkeypatch.setenv("PIP_INDEX_URL", "http://b")
     monkeypatch.setenv("PIP_CERT", "")
-    found = _pip_settings()
+    found = pip_settings()
     assert found["index-url"] == "http://b" and found["cert"] == "/d.pem" and found["find-links"] == "/wheels"
     assert found["extra-index-url"].split() == ["http://x", "http://y"]
 
@@ -409,7 +535,7 @@ def test_package_from_find_links_without_index(index, tmp_path, monkeypatch, pag
     if page:
         (wheels / "index.html").write_text('<a href="my_data-1.0.tar.gz">my_data-1.0.tar.gz</a>')
     found = {"index-url": index.index_url, "find-links": wheels.as_uri(), "no-index": "true"}
-    monkeypatch.setattr("bitlaw.data.download._pip_settings", lambda: found)
+    monkeypatch.setattr("bitlaw.data.package_index.pip_settings", lambda: found)
     fetch("data", one(package()), tmp_path / "data")
     assert (tmp_path / "data" / "x").read_bytes() == b"payload" and index.requests == []
 
@@ -429,6 +555,18 @@ def test_generator_is_deterministic(tmp_path):
         fetch("random", source | {"generator": "normal"}, tmp_path / "x")
 
 
+@pytest.mark.parametrize("key", ["bytes", "seed"])
+@pytest.mark.parametrize("value", [None, -1, 1.5, True, "8"])
+def test_generator_settings_that_cannot_be(tmp_path, key, value):
+    source = {"generator": "uniform", "bytes": 8, "seed": 1, "licence": "CC0", key: value}
+    with pytest.raises(InputError, match=rf"^sources\.random: {key} is {value!r}; set it to a whole number"):
+        fetch("random", source, tmp_path / "data")
+    del source[key]
+    with pytest.raises(InputError, match=rf"{key} is None"):
+        fetch("random", source, tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_local_folder_is_listed_not_copied(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     for name in ("b.txt", "a.txt", "c.md"):
@@ -438,9 +576,31 @@ def test_local_folder_is_listed_not_copied(tmp_path, monkeypatch):
     record = fetch("mine", source, tmp_path / "data")
     assert [f["path"] for f in record["files"]] == [str(tmp_path / "mine" / n) for n in ("a.txt", "b.txt")]
     assert record["files"][0] | {"bytes": 5, "sha256": sha(b"a.txt")} == record["files"][0]
-    assert [p.name for p in Path("data").iterdir()] == ["source.json"]
+    assert [p.name for p in Path("data").glob("[!.]*")] == ["source.json"]
     with pytest.raises(InputError, match="no file matches"):
         fetch("mine", source | {"pattern": "*.wav"}, tmp_path / "data")
+
+
+@pytest.mark.parametrize("pattern", ["", ".", "/etc/*", "../*", "a/../../*"])
+def test_a_pattern_that_leaves_the_folder_is_refused(tmp_path, pattern):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "outside").write_text("x")
+    source = {"folder": str(tmp_path / "mine"), "pattern": pattern, "licence": "own"}
+    with pytest.raises(InputError, match=r"mine: `pattern` is .*; give one that stays in the folder"):
+        fetch("mine", source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_with_something_of_somebody_elses_is_refused_and_kept(server, tmp_path):
+    archive(server, "x.zip", zipped({"a": b"old"}), ["a"], tmp_path)
+    (tmp_path / "data" / "my notes").write_text("mine")
+    with pytest.raises(InputError, match="data: holds 'my notes', which was not written here"):
+        archive(server, "x.zip", zipped({"a": b"new"}), ["a"], tmp_path)
+    assert (tmp_path / "data" / "a").read_bytes() == b"old" and (tmp_path / "data" / "my notes").exists()
+    (tmp_path / "data" / "my notes").unlink()
+    (tmp_path / "data" / "source.json").unlink()  # as Snakemake deletes the target of a rule that runs again
+    archive(server, "y.zip", zipped({"a": b"new"}), ["a"], tmp_path)
+    assert (tmp_path / "data" / "a").read_bytes() == b"new"
 
 
 def test_an_old_folder_is_replaced_whole_or_kept(server, tmp_path):
@@ -449,4 +609,4 @@ def test_an_old_folder_is_replaced_whole_or_kept(server, tmp_path):
         archive(server, "x.zip", zipped({"b": b"new"}), ["a"], tmp_path)
     assert (tmp_path / "data" / "a").read_bytes() == b"old"
     archive(server, "x.zip", zipped({"b": b"new"}), ["b"], tmp_path)
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["b", "source.json"]
+    assert sorted(p.name for p in (tmp_path / "data").glob("[!.]*")) == ["b", "source.json"]

@@ -8,18 +8,18 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from bitlaw import InputError
-from bitlaw.figures import curves, diagnostics, excess
-from bitlaw.laws import fitting, formatting
+from bitlaw.figures import contours, curves, excess, heldout, identifiability, residuals, style
+from bitlaw.laws import fitting, formatting, profile_intervals
 
 PICTURES = {
-    "curves": curves.curves,
-    "contours": curves.contours,
-    "excess": excess.excess,
-    "residuals": diagnostics.residuals,
-    "identifiability": diagnostics.identifiability,
-    "heldout": diagnostics.heldout,
+    "curves": curves.draw,
+    "contours": contours.draw,
+    "excess": excess.draw,
+    "residuals": residuals.draw,
+    "identifiability": identifiability.draw,
+    "heldout": heldout.draw,
 }
-OPTIONAL = ("samples", "profile_curve", "holdouts", "published", "params", "steps", "ratio")
+OPTIONAL = ("samples", "profile_curve", "holdouts", "reference", "at_ends_of_a", "params", "steps", "ratio")
 SIZES, STEPS = (64e3, 160e3, 400e3, 900e3, 1.9e6), (75, 150, 300, 600, 1200)
 TRUE = {"a": 0.2, "b": 15.0, "alpha": 0.5, "c": 5.0, "beta": 0.7}
 REASON = "ratio rises with training at 5 of 5 sizes"
@@ -41,7 +41,8 @@ def law_with_all_keys(data):
     held = {"params": p[far].tolist(), "steps": s[far].tolist(), "observed": ratio[far].tolist()}
     held["predicted"] = {"additive": (ratio[far] * 1.01).tolist(), "coupled": [None] * int(far.sum())}
     law["holdouts"] = {"last step": held, "far corner": held}
-    law["published"] = {"coefficients": TRUE, "label": "printed, rounded"}
+    law["at_ends_of_a"] = profile_intervals.at_ends_of_a(law)
+    law["reference"] = {"coefficients": TRUE, "label": "printed, rounded"}
     return law
 
 
@@ -109,7 +110,7 @@ def test_the_files_are_what_they_say_and_nothing_else_is_left(drawn):
     for name in PICTURES:
         assert (drawn / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert "<svg" in (drawn / f"{name}.svg").read_text()
-        assert imread(drawn / f"{name}.png").shape[1] == round(curves.WIDTH * 200), name
+        assert imread(drawn / f"{name}.png").shape[1] == round(style.WIDTH * 200), name
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -133,7 +134,7 @@ def test_every_modality_is_there_and_a_refused_law_is_words(drawn, name):
 @pytest.mark.parametrize("modalities", [("text",), ("text", "image", "speech"), ("text", "image", "speech", "random")])
 def test_no_text_covers_another(study, tmp_path, monkeypatch, name, modalities):
     figures = []
-    monkeypatch.setattr(curves, "write", lambda figure, out: figures.append(overlaps(figure, monkeypatch)))
+    monkeypatch.setattr(style, "write", lambda figure, out: figures.append(overlaps(figure, monkeypatch)))
     cells, found = study
     PICTURES[name](cells[cells["modality"].isin(modalities)], found, {"svg": tmp_path / "f.svg"})
     assert figures == [[]]
@@ -161,17 +162,6 @@ def test_excess_shows_what_a_does_and_which_exponent_is_not_known(study, drawn):
     assert f"$a$ {profile['a']['low']:.3f}: α" in seen and f"$a$ {profile['a']['high']:.3f}: α" in seen
     assert f"{profile['alpha']['low']:.2g} to {profile['alpha']['high']:.2g}" in seen
     assert re.sub(r"\s", " ", seen).count("(95 %: unbounded), not identified") == 1
-
-
-def test_a_moves_the_exponent_as_a_fit_with_that_a_would(study):
-    cells, found = study
-    data, law = cells[cells["modality"] == "text"], found["text"]["lossless"]
-    best = {name: c["value"] for name, c in law["coefficients"].items()}
-    again = excess._given(best["a"], data, "cr_lossless", (0.2, 0.2))
-    assert again["alpha"] == pytest.approx(best["alpha"], rel=0.01)
-    assert again["c"] == pytest.approx(best["c"], rel=0.05)
-    low, high = (excess._given(law["profile"]["a"][end], data, "cr_lossless", (0.2, 0.2)) for end in ("low", "high"))
-    assert low["alpha"] < best["alpha"] < high["alpha"]
 
 
 def test_residuals_are_numbers_and_cells_out_of_the_fit_stand_in_parentheses(study, tmp_path):

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitlaw import InputError
-from bitlaw.laws import fitting, formatting
+from bitlaw.laws import fitting, formatting, profile_intervals
+from repository import ROOT
 
-CELLS = Path(__file__).parents[2] / "shared" / "published" / "cells_2025.csv"
+CELLS = ROOT / "data" / "published" / "cells_2025.csv"
 NOMINAL = {"pythia-70m": 70e6, "pythia-160m": 160e6, "pythia-410m": 410e6, "pythia-1b": 1e9, "pythia-1.4b": 1.4e9}
 PUBLISHED = {  # a, b, alpha, c, beta; RMSE, R², standard error of alpha, as printed
     "text": ((0.0983, 60.76, 0.380, 14.22, 0.750), "0.0065 0.965 0.23"),
@@ -32,8 +32,6 @@ def values(law):
 
 @pytest.mark.parametrize("modality", PUBLISHED)
 def test_the_published_laws_come_out(modality):
-    if not CELLS.exists():
-        pytest.skip(f"{CELLS.name}: the published cells are not beside this checkout")
     cells = pd.read_csv(CELLS).query("modality == @modality")
     law = fitting.fit(cells["model"].map(NOMINAL), cells["step"], cells["cr_mean"], params_kind="nominal")
     printed, quality = PUBLISHED[modality]
@@ -85,6 +83,18 @@ def test_profile_agrees_with_standard_errors_when_the_law_is_sharp():
         assert (span["high"] - span["low"]) / (2 * t * stderr) == pytest.approx(1, abs=0.03), name
     b = law["coefficients"]["b"]
     assert b["stderr"] == pytest.approx(b["value"] * b["stderr_log"])
+
+
+def test_a_moves_the_exponents_as_a_fit_with_that_a_would():
+    law = fitting.fit(P, S, ratio(**TRUE) + 0.002 * np.random.default_rng(1).normal(size=len(P)))
+    low, high = profile_intervals.at_ends_of_a(law)
+    span, best = law["profile"], dict(zip(NAMES, values(law), strict=True))
+    assert (low["a"], high["a"]) == (span["a"]["low"], span["a"]["high"])
+    assert low["alpha"] < best["alpha"] < high["alpha"]
+    allowed = profile_intervals.profile_curve(law)["allowed"]
+    for end in (low, high):  # the best law with that a lies on the edge of the interval, or a is at its bound
+        squares = np.sum((ratio(**end) - np.array(law["ratio"])) ** 2)
+        assert squares == pytest.approx(allowed, rel=1e-2) or (end["a"] == 0 and squares < allowed)
 
 
 def no_law_cases():

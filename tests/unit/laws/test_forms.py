@@ -13,9 +13,11 @@ from scipy.special import huber
 
 from bitlaw import InputError
 from bitlaw.laws import fitting, forms, profile_intervals
+from bitlaw.laws.estimation import Problem, estimate
 
 P, S = (grid.ravel() for grid in np.meshgrid([7e7, 1.6e8, 4e8, 1e9, 1.4e9], [1e3, 8e3, 32e3, 128e3, 143e3]))
 X, Y = np.log(P / 4e8), np.log(S / 3e4)
+EVEN = [grid.ravel() for grid in np.meshgrid([64e3, 160e3, 400e3, 900e3, 1.9e6], [75.0, 150, 300, 600, 1200])]
 AT = {"a": 0.1, "u": -2.5, "alpha": 0.5, "v": -3.5, "beta": 0.7, "k": 0.6}
 exponents = st.floats(0.05, 2.0)
 
@@ -39,7 +41,7 @@ def test_the_centred_and_the_written_coefficients_give_the_same_law(form):
     at = {name: AT[name] for name in forms.centred(form)}
     value = forms.natural(form, at, 4e8, 3e4)
     value |= {name: math.exp(value[name]) for name in ("b", "c") if name in value}
-    np.testing.assert_allclose(fitting.evaluate(form, value, P, S), forms.values(form, at, X, Y)[0], rtol=1e-12)
+    np.testing.assert_allclose(forms.evaluate(form, value, P, S), forms.values(form, at, X, Y)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("form", forms.EQUATIONS)
@@ -116,6 +118,54 @@ def test_l1_is_not_moved_by_outliers_and_ls_is(log):
     assert by_loss["l1"]["objective"] == pytest.approx(np.abs(residual).sum())
 
 
+def beyond(form, name, bound):
+    """Ratios of `form` that ask for more of the exponent `name` than its `bound`, and of nothing else."""
+    start = AT | {"a": 0.3, "u": math.log(0.2), "alpha": 0.5, "v": math.log(0.2), "beta": 0.5, "k": 0.7}
+    at = {centred: start[centred] for centred in forms.centred(form)}
+    x, y = (np.log(column / column.min()) for column in EVEN)
+    if name == "k":
+        at |= {"k": 0.01} if bound < 1 else {"k": 200.0, "u": -200 * math.log(2), "v": -200 * math.log(2)}
+    elif bound > 1:
+        at[name] = 12.0  # all falls at the first size: a step
+    elif form in ("additive", "coupled"):  # a fall that bends downwards, as no power does
+        at[{"alpha": "u", "beta": "v"}[name]] = -math.inf
+        return forms.values(form, at, x, y)[0] - 1e-5 * np.exp({"alpha": x, "beta": y}[name] / 2)
+    else:
+        at[name] = 1e-5  # hardly any fall, with no constant to take it
+    return forms.values(form, at, x, y)[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "bound"),
+    [
+        (form, name, bound)
+        for form in forms.EQUATIONS
+        for name, bounds in (("alpha", forms.BOUNDS), ("beta", forms.BOUNDS), ("k", forms.POWERS))
+        if name in forms.centred(form)
+        for bound in bounds
+    ],
+)
+def test_every_bound_of_every_exponent_is_reported(form, name, bound):
+    law = fitting.fit(*EVEN, beyond(form, name, bound), form=form)
+    assert f"{name} = {bound:g}" in law["bounds_hit"]
+    coefficient = law["coefficients"][name]
+    assert coefficient["stderr"] is None and f"{name} is at its bound" in coefficient["reason"]
+    if form == "additive":
+        assert law["verdict"] == "no law"
+        what = {"alpha": "size", "beta": "training"}[name]
+        assert f"ratio follows no power of {what} ({name} = {bound:g} is a bound)" in law["verdict_reasons"]
+
+
+def test_a_step_is_no_law_whichever_axis_it_lies_on():
+    size, training = EVEN
+    noise = 0.003 * np.random.default_rng(4).normal(size=len(size))
+    for along, across, exponent in ((size, training, "alpha"), (training, size, "beta")):
+        ratio = 0.3 + 0.3 * (along == along.min()) + 0.2 * (across / across.min()) ** -0.5 + noise
+        law = fitting.fit(size, training, ratio)
+        assert law["verdict"] == "no law" and law["bounds_hit"] == [f"{exponent} = 5"]
+        assert law["coefficients"][exponent]["stderr"] is None
+
+
 def test_unknown_forms_and_losses_are_refused():
     with pytest.raises(InputError, match="form 'cubic': choose one of additive, additive0"):
         fitting.fit(P, S, P**-0.1, form="cubic")
@@ -128,8 +178,8 @@ def test_profiles_by_refit_agree_with_those_of_the_additive_form():
     noisy = forms.values("additive", at, X, Y)[0] + 0.002 * np.random.default_rng(3).normal(size=len(X))
     law = fitting.fit(P, S, noisy)
     x, y = np.log(P / law["P0"]), np.log(S / law["S0"])
-    best = forms.estimate("additive", x, y, noisy).result
-    for name, span in profile_intervals.by_refit("additive", best, x, y, noisy, 0.0).items():
+    problem = Problem("additive", x, y, noisy)
+    for name, span in profile_intervals.by_refit(problem, estimate(problem).result).items():
         for end in ("low", "high"):
             expected = law["profile"][name][end]
             assert span[end] == (None if expected is None else pytest.approx(expected, rel=2e-3)), (name, end)

@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 
 from bitlaw import InputError
 from bitlaw.laws import bootstrap, fitting, formatting, forms, model_selection
+from repository import ROOT
 
-SHARED = Path(__file__).parents[2] / "shared" / "published"
 NOMINAL = {"70m": 70e6, "160m": 160e6, "410m": 410e6, "1b": 1e9, "1.4b": 1.4e9, "2.8b": 2.8e9, "6.9b": 6.9e9,
            "12b": 12e9}  # fmt: skip
 P, S = (grid.ravel() for grid in np.meshgrid([64e3, 160e3, 400e3, 900e3, 1.9e6], [75.0, 150, 300, 600, 1200]))
@@ -21,14 +21,12 @@ COUPLED = {"a": 0.1, "b": 200.0, "alpha": 0.9, "c": 8.0, "beta": 0.9, "k": 0.4}
 
 
 def planted(form="additive", noise=0.001, seed=0, **c):
-    truth = fitting.evaluate(form, SHARP | c, P, S)
+    truth = forms.evaluate(form, SHARP | c, P, S)
     return truth + noise * np.random.default_rng(seed).normal(size=len(P))
 
 
 def published(name):
-    if not (SHARED / name).exists():
-        pytest.skip(f"{name}: the published cells are not beside this checkout")
-    return pd.read_csv(SHARED / name)
+    return pd.read_csv(ROOT / "data" / "published" / name)
 
 
 def table(ratio):
@@ -57,6 +55,7 @@ def test_the_assessment_is_json_and_holds_every_part(assessed):
     assert law["sensitivity"]["after warm-up"]["n"] == 20
     assert [r["delta"] for r in law["robust"]] == [1e-4, 1e-3, 1e-2]
     assert law["bootstrap"]["kind"] == "chunks" and len(law["samples"]) == law["bootstrap"]["draws"] == 200
+    assert [end["a"] for end in law["at_ends_of_a"]] == [law["profile"]["a"][end] for end in ("low", "high")]
     assert len(law["profile_curve"]["alpha"]) == len(law["profile_curve"]["a"]) == 60
 
 
@@ -191,7 +190,7 @@ def test_the_published_text_cells_are_coupled_and_not_additive():
 
 def test_larger_models_are_predicted_from_smaller_ones():
     """Fitted up to 1.4B, asked for 2.8B to 12B: the coupled form errs less than half as much."""
-    cells = published("cells_2026_followup.csv").query("modality == 'text' and model.str.startswith('pythia')")
+    cells = published("cells_2026.csv").query("modality == 'text' and model.str.startswith('pythia')")
     size = cells["model"].str.removeprefix("pythia-").map(NOMINAL).to_numpy()
     small, error = size <= 1.4e9, {}
     for form in ("additive", "coupled"):
@@ -205,7 +204,7 @@ def test_larger_models_are_predicted_from_smaller_ones():
 def test_profile_intervals_cover_what_was_planted():
     """500 tables of an identified law at the study's shape; an unbounded end counts as covering."""
     rng, inside = np.random.default_rng(0), {"a": 0, "alpha": 0, "beta": 0}
-    truth = fitting.evaluate("additive", SHARP, P, S)
+    truth = forms.evaluate("additive", SHARP, P, S)
     for _ in range(500):
         law = fitting.fit(P, S, truth + 0.001 * rng.normal(size=len(P)))
         for name, span in law["profile"].items():
@@ -218,7 +217,7 @@ def test_profile_intervals_cover_what_was_planted():
 @pytest.mark.slow
 def test_an_exponent_that_is_not_identified_has_an_unbounded_interval():
     rng, unbounded = np.random.default_rng(1), 0
-    truth = fitting.evaluate("additive", SHARP | {"b": 0.02, "alpha": 0.3}, P, S)
+    truth = forms.evaluate("additive", SHARP | {"b": 0.02, "alpha": 0.3}, P, S)
     for _ in range(100):
         span = fitting.fit(P, S, truth + 0.02 * rng.normal(size=len(P)))["profile"]["alpha"]
         unbounded += span["low_unbounded"] or span["high_unbounded"]

@@ -118,7 +118,7 @@ def test_the_model_gives_the_logits_of_the_one_that_was_written(converted, origi
     ids = torch.randint(0, model.vocabulary, (2, 40), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = original(ids).logits
-    assert model.architecture == "llama" and model.context == 128
+    assert model.config.model_type == "llama" and model.context == 128
     assert torch.equal(model.hidden(ids), expected)
 
 

@@ -81,7 +81,7 @@ def test_a_model_is_fetched_with_commit_hashes_and_counts_and_nothing_else(serve
     commit = server.add(REPOSITORY, made["step1000"], "step1000")
     record, folder = fetch()
     wanted = ["config.json", "model.safetensors", "source.json", "tokenizer.json"]
-    assert sorted(path.name for path in folder.iterdir()) == wanted
+    assert sorted(path.name for path in folder.glob("[!.]*")) == wanted
     assert (folder / "model.safetensors").read_bytes() == made["step1000"]["model.safetensors"]
     assert json.loads((folder / "source.json").read_text()) == record
     assert checkpoint.origin(folder) == {"repository": REPOSITORY, "revision": "step1000", "commit": commit}

@@ -181,7 +181,7 @@ def test_a_cell_makes_both_passes_and_adds_up(data, tmp_path, neox_folder):
     assert told["outlier_columns"]["qkv"]["max"][0] >= 2
     term = sum(row["bits_published_causal"] - row["bits_published"] for row in rows) / (8 * CHUNKS * SIZE)
     assert about["audit_quantisation"] == pytest.approx(term) and term != 0
-    total = sum(about[name] for name in accounting.TERMS)
+    total = sum(about[name] for name in accounting.AUDIT_TERMS)
     assert about["cr_published"] + total == pytest.approx(about["cr_lossless"], abs=1e-12)
     assert about["params_total"] == checkpoint.describe(neox_folder)["params_total"]
 
@@ -224,6 +224,6 @@ def test_a_cell_of_pythia_70ms_configuration_in_int8(pythia, tmp_path, modality)
     assert (about["params_total"], about["params_nonembedding"]) == (70_426_624, 18_915_328)
     assert about["tokens"] == sum(map(len, ids)) and about["decode_check"]["passed"]
     assert (max(map(len, ids)) > 1024) == (modality != "text")
-    terms = sum(about[name] for name in accounting.TERMS)
+    terms = sum(about[name] for name in accounting.AUDIT_TERMS)
     assert about["cr_published"] + terms == pytest.approx(about["cr_lossless"], abs=1e-12)
     print(json.dumps(about, indent=1))

@@ -1,6 +1,7 @@
 """The page as a file: what is in it, that it fetches nothing, and that its numbers are those of the tables."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -46,9 +47,9 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def text(arguments, tmp_path_factory):
+def text(made_up_study, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    page.write(path, **arguments)
+    page.write(path, made_up_study)
     assert [other.name for other in path.parent.iterdir()] == ["report.html"]
     return path.read_text()
 
@@ -63,11 +64,11 @@ def test_the_page_is_one_file_that_can_be_sent(text):
     assert text.startswith("<!DOCTYPE html>")
 
 
-def test_a_page_too_large_to_send_is_refused_and_not_written(arguments, tmp_path, monkeypatch):
+def test_a_page_too_large_to_send_is_refused_and_not_written(made_up_study, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MOST_BYTES", 1000)
     monkeypatch.setattr(chart, "scripts", str)
     with pytest.raises(InputError, match="more than 1,000"):
-        page.write(tmp_path / "report.html", **arguments)
+        page.write(tmp_path / "report.html", made_up_study)
     assert not list(tmp_path.iterdir())
 
 
@@ -116,8 +117,8 @@ def shown(text, name):
     return [dict(zip(heads, row, strict=True)) for row in cells]
 
 
-def test_the_tables_hold_the_numbers_of_the_cells(arguments, text):
-    cells = made_up.read_cells(arguments)
+def test_the_tables_hold_the_numbers_of_the_cells(made_up_study, text):
+    cells = made_up.read_cells(made_up_study)
     listed = shown(text, "cells")
     assert len(listed) == len(cells) == 27
     for row, line in zip(cells.to_dict("records"), listed, strict=True):
@@ -131,7 +132,7 @@ def test_the_tables_hold_the_numbers_of_the_cells(arguments, text):
             assert grid[row["model"]][f"step {row['step']:,}"] == (repr(value), f"{value:.3f}")
 
 
-def test_the_audit_leads_from_the_published_ratio_to_the_lossless_one(arguments, text):
+def test_the_audit_leads_from_the_published_ratio_to_the_lossless_one(made_up_study, text):
     lines = shown(text, "audit")
     for modality in ("text", "image", "random"):
         values = [float(line[modality][0]) for line in lines]
@@ -139,12 +140,12 @@ def test_the_audit_leads_from_the_published_ratio_to_the_lossless_one(arguments,
     assert lines[3]["step of the audit"][1] == "tokens past the 1,024th" and lines[3]["image"][1] == "0.6000"
 
 
-def test_the_laws_are_those_that_were_fitted(arguments, text):
-    law = json.loads(arguments["law_paths"]["text"].read_text())["lossless"]
+def test_the_laws_are_those_that_were_fitted(made_up_study, text):
+    law = json.loads(made_up_study.laws["text"].read_text())["lossless"]
     lines = {line["coefficient"][1]: line for line in shown(text, "law-text-lossless")}
     assert float(lines["α"]["value"][0]) == law["coefficients"]["alpha"]["value"]
     assert f"P<sup>−{law['coefficients']['alpha']['value']:.3f}</sup>" in text
-    none = json.loads(arguments["law_paths"]["image"].read_text())["lossless"]
+    none = json.loads(made_up_study.laws["image"].read_text())["lossless"]
     assert none["verdict"] == "no law" and f"no law: {none['verdict_reasons'][0]}" in text
 
 
@@ -156,14 +157,14 @@ def test_a_missing_number_is_an_empty_field_and_no_zero_has_a_sign():
 
 
 @pytest.fixture(scope="module")
-def drawn(arguments):
-    laws = {modality: json.loads(path.read_text()) for modality, path in arguments["law_paths"].items()}
-    return chart.scaling(made_up.read_cells(arguments), laws), laws
+def drawn(made_up_study):
+    laws = {modality: json.loads(path.read_text()) for modality, path in made_up_study.laws.items()}
+    return chart.scaling(made_up.read_cells(made_up_study), laws), laws
 
 
-def test_the_figure_holds_every_cell_under_each_protocol(arguments, drawn):
+def test_the_figure_holds_every_cell_under_each_protocol(made_up_study, drawn):
     rows = drawn[0]["datasets"]["cells"]
-    for row in made_up.read_cells(arguments).to_dict("records"):
+    for row in made_up.read_cells(made_up_study).to_dict("records"):
         for protocol in ("lossless", "published"):
             place = {"kind": "point", "protocol": protocol, **{k: row[k] for k in ("modality", "model", "step")}}
             (point,) = [r for r in rows if place.items() <= r.items()]
@@ -177,7 +178,7 @@ def test_the_figure_holds_every_cell_under_each_protocol(arguments, drawn):
             assert point["href"] == f"#cell-{row['modality']}-{row['model']}-step{row['step']}"
 
 
-def test_curves_follow_the_law_and_cells_are_joined_where_there_is_none(arguments, drawn):
+def test_curves_follow_the_law_and_cells_are_joined_where_there_is_none(made_up_study, drawn):
     rows, laws = drawn[0]["datasets"]["cells"], drawn[1]
     on = [r for r in rows if r["kind"] == "curve" and r["protocol"] == "lossless" and r["size"] == "total"]
     curve = [r for r in on if r["modality"] == "text" and r["step"] == 300]
@@ -185,29 +186,30 @@ def test_curves_follow_the_law_and_cells_are_joined_where_there_is_none(argument
     expected = predict(laws["text"]["lossless"], np.array([r["at"] for r in curve]), 300.0)
     np.testing.assert_allclose([r["y"] for r in curve], expected, rtol=5e-5)
     joined = [r for r in on if r["modality"] == "image" and r["step"] == 300]
-    cells = made_up.read_cells(arguments)
+    cells = made_up.read_cells(made_up_study)
     cells = cells[(cells["modality"] == "image") & (cells["step"] == 300)]
     assert {r["fitted"] for r in joined} == {"no law"}
     np.testing.assert_allclose([r["y"] for r in joined], cells["cr_lossless"], rtol=5e-5)
 
 
-def test_only_counts_of_parameters_that_are_there_can_be_chosen(arguments):
-    cells = made_up.read_cells(arguments)
-    assert set(chart.kinds(cells)) == {"total", "nonembedding"}
-    assert set(chart.kinds(cells.assign(params_nonembedding=np.nan))) == {"total"}
-    assert set(chart.kinds(cells.assign(params_nominal=1.0))) == {"total", "nonembedding", "nominal"}
+def test_only_counts_of_parameters_that_are_there_can_be_chosen(made_up_study):
+    cells = made_up.read_cells(made_up_study)
+    assert set(chart.counts(cells)) == {"total", "nonembedding"}
+    assert set(chart.counts(cells.assign(params_nonembedding=np.nan))) == {"total"}
+    assert set(chart.counts(cells.assign(params_nominal=1.0))) == {"total", "nonembedding", "nominal"}
 
 
-def test_a_table_that_knows_one_protocol_only_has_a_page(arguments, tmp_path, monkeypatch):
+def test_a_table_that_knows_one_protocol_only_has_a_page(made_up_study, tmp_path, monkeypatch):
     """As the published study has it: no lossless ratio, no interval, no audit, no cell of its own."""
     monkeypatch.setattr(chart, "scripts", str)
-    cells = made_up.read_cells(arguments)
+    cells = made_up.read_cells(made_up_study)
     cells[[c for c in cells if c.startswith(("cr_lossless", "audit")) or c.endswith("_ci")]] = np.nan
     cells.to_csv(tmp_path / "cells.csv", index=False)
-    found = json.loads(arguments["law_paths"]["text"].read_text())
-    (tmp_path / "text.json").write_text(json.dumps({"published": found["published"]}))
-    fewer = {"cells_path": tmp_path / "cells.csv", "law_paths": {"text": tmp_path / "text.json"}, "about_paths": []}
-    page.write(tmp_path / "report.html", **(arguments | fewer | {"chunks": {}, "pictures": {}}))
+    laws = json.loads(made_up_study.laws["text"].read_text())
+    (tmp_path / "text.json").write_text(json.dumps({"published": laws["published"]}))
+    fewer = {"cells": tmp_path / "cells.csv", "laws": {"text": tmp_path / "text.json"}, "abouts": []}
+    fewer |= {"first_chunks": {}, "pictures": {}}
+    page.write(tmp_path / "report.html", dataclasses.replace(made_up_study, **fewer))
     text = (tmp_path / "report.html").read_text()
     read = Reader(text)
     assert 'value="published" checked' in text and 'value="lossless"' not in text

@@ -9,31 +9,34 @@ import pyarrow.parquet as pq
 import scipy.stats
 
 from bitlaw import InputError
-from bitlaw.compression.accounting import TERMS
-from bitlaw.runtime.atomic import replacing
+from bitlaw.compression.accounting import AUDIT_TERMS
+from bitlaw.runtime.atomic import replacing, write_text
+from bitlaw.study import PROTOCOLS
 
+LABELS = ("modality", "model", "step", "params_total")  # what the tables of cells' parts call a cell by
 PARAMETERS = ("params_total", "params_nonembedding", "params_nominal")  # the last where the configuration gives it
-COLUMNS = (
+CELL_COLUMNS = (
     *("modality", "model", "step", *PARAMETERS, "cr_published", "cr_lossless"),
     *("cr_published_ci", "cr_lossless_ci"),
-    *TERMS,
+    *AUDIT_TERMS,
     *("chunks", "dropped", "seconds", "bytes_per_second"),
 )
-PROTOCOLS = ("lossless", "published")
 
 
 def collect(paths, nominal=None):
-    """DataFrame with COLUMNS from the cells' json files and the parquet files beside them, in the order given.
+    """The table of cells: a DataFrame with CELL_COLUMNS, a row for each path of `paths`, in their order.
+
+    paths: the cells' json files, parquet files beside them.
 
     nominal: model to nominal count of parameters; without it there is no such column.
     cr_..._ci, the half-width of the ratio's 95 % interval over chunks, is 1.96 standard errors of their mean.
     Raises InputError when two steps of a model hold the same weights: then one of them is not what it says.
     """
     cells = [json.loads(Path(path).read_text()) for path in paths]
-    seen = {}
+    owners = {}  # of each hash of weights: the first model and step
     for cell in cells:
         name, step = cell["model"], cell["step"]
-        other = seen.setdefault(cell["weights_sha256"], (name, step))
+        other = owners.setdefault(cell["weights_sha256"], (name, step))
         if other != (name, step):
             raise InputError(
                 f"{name} step {step} has the same weights as {other[0]} step {other[1]} "
@@ -45,7 +48,7 @@ def collect(paths, nominal=None):
         table[f"cr_{protocol}_ci"] = [1.96 * scipy.stats.sem(row[~np.isnan(row)]) for row in ratios]
     if nominal:
         table["params_nominal"] = table["model"].map(nominal)
-    return table[[column for column in COLUMNS if nominal or column != "params_nominal"]]
+    return table[[column for column in CELL_COLUMNS if nominal or column != "params_nominal"]]
 
 
 def chunk_ratios(paths, protocol):
@@ -67,11 +70,11 @@ def write(table, csv, grids):
     """Write the table of cells, and a grid to each path named <modality>_<protocol>.md."""
     write_csv(table, csv)
     for path in map(Path, grids):
-        with replacing(path) as temporary:
-            temporary.write_text(grid(table, *path.stem.rsplit("_", 1)))
+        write_text(path, grid(table, *path.stem.rsplit("_", 1)))
 
 
 def write_csv(table, path):
+    """Write the DataFrame `table` to `path`, complete or not at all."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

@@ -1,11 +1,13 @@
 """Classical compressors on the bytes that the models code: every chunk by itself, and all chunks one after another.
 
 A size is that of the whole output, headers, checks and end marks included, as the command line in `flags` writes it
-from standard input to standard output. Every output is decompressed and compared with its input.
+from standard input to standard output. Every output is decompressed and compared with its input; a compressor that
+does not give its input back has no size, and says so in its row.
 """
 
 import bz2
 import io
+import logging
 import lzma
 import zlib
 from functools import cache, partial
@@ -18,11 +20,16 @@ import soundfile
 import zstandard
 from PIL import Image
 
-from bitlaw.data.shards import COLUMNS
+from bitlaw.data.chunking import PATCH_COLUMNS
 from bitlaw.runtime.logs import progress
 
-COLUMN_NAMES = ("modality", "compressor", "flags", "scope", "chunks", "bytes_in", "bytes_out", "ratio")
-_PPMD = {"max_order": 6, "mem_size": 1 << 24, "variant": "I"}  # as zip's method 98 has it by default
+COLUMN_NAMES = ("modality", "compressor", "flags", "scope", "chunks", "bytes_in", "bytes_out", "ratio", "status")
+SCOPES = ("chunk", "whole")
+log = logging.getLogger("bitlaw")
+_PPMD = {"max_order": 6, "mem_size": 1 << 24}  # as zip's method 98 has it by default
+# pyppmd 1.3.1 loses a byte where one symbol's bytes cross the end of a block of its output, the first of which has
+# 32 KiB: a call with so few bytes never fills one, as a symbol takes at most three bytes in each of seven contexts
+_PPMD_PIECE = 1024
 
 
 class Compressor(NamedTuple):
@@ -60,9 +67,15 @@ def _unzstd(data):
     return zstandard.ZstdDecompressor().decompressobj().decompress(data)
 
 
+def _ppmd(data):
+    stream = pyppmd.Ppmd8Encoder(**_PPMD)
+    pieces = [stream.encode(data[i : i + _PPMD_PIECE]) for i in range(0, len(data), _PPMD_PIECE)]
+    return b"".join([*pieces, stream.flush()])
+
+
 def _png(data):
     out = io.BytesIO()
-    Image.frombytes("L", (COLUMNS, len(data) // COLUMNS), data).save(out, format="PNG", optimize=True)
+    Image.frombytes("L", (PATCH_COLUMNS, len(data) // PATCH_COLUMNS), data).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
@@ -90,42 +103,60 @@ GENERAL = {
     "brotli": Compressor("brotli -q 11 -w 24", partial(brotli.compress, quality=11, lgwin=24), brotli.decompress),
     "ppmd": Compressor(
         "PPMd var. I, order 6, 16 MiB, bare stream with end mark (no command line)",
-        partial(pyppmd.compress, **_PPMD),
-        partial(pyppmd.decompress, **_PPMD),
+        _ppmd,
+        partial(pyppmd.decompress, **_PPMD, variant="I"),
     ),
 }
 
 
 def compressors(sampling):
-    """Name to Compressor for chunks that were cut by `sampling` (a manifest's): PNG for images, FLAC for speech too."""
-    found = dict(GENERAL)
+    """{name: Compressor} for chunks that were cut by `sampling` (a manifest's): PNG for images, FLAC for speech too."""
+    tools = dict(GENERAL)
     if sampling["cut"] == "image":
-        found["png"] = Compressor(f"Pillow: PNG, 8-bit grey, {COLUMNS} wide, optimize", _png, _from_png)
+        tools["png"] = Compressor(f"Pillow: PNG, 8-bit grey, {PATCH_COLUMNS} wide, optimize", _png, _from_png)
     if sampling["cut"] == "speech":
         rate = sampling["rate"]
         flags = "flac -8 --no-padding --force-raw-format --endian=little --sign=signed --channels=1 --bps=16"
-        found["flac"] = Compressor(f"{flags} --sample-rate={rate}", partial(_flac, rate=rate), _from_flac)
-    return found
+        tools["flac"] = Compressor(f"{flags} --sample-rate={rate}", partial(_flac, rate=rate), _from_flac)
+    return tools
 
 
-def measure(modality, chunks, sampling):
+def measure(modality, chunks, sampling, names=None):
     """Rows with COLUMN_NAMES, a dict a compressor and scope ("chunk", then "whole"), of `chunks` (bytes each).
 
-    Raises RuntimeError when an output does not decompress to its input.
+    names: the compressors wanted; those that are not for this kind of chunks are left out. status is "ok", or
+    "failed: " and why; a failed row has no bytes_out and no ratio, and a warning at the end of the log.
     """
-    found = compressors(sampling)
-    at, done = progress(f"classical {modality}", 2 * len(found), "passes"), 0
+    tools = {name: tool for name, tool in compressors(sampling).items() if names is None or name in names}
+    report, done = progress(f"classical {modality}", len(SCOPES) * len(tools), "passes"), 0
     rows = []
-    for name, tool in found.items():
-        for scope, inputs in (("chunk", chunks), ("whole", [b"".join(chunks)])):
-            size = 0
-            for number, data in enumerate(inputs):
-                packed = tool.compress(data)
-                if tool.decompress(packed) != data:
-                    raise RuntimeError(f"{name} ({scope} {number} of {modality}): decompresses to other bytes")
-                size += len(packed)
+    for name, tool in tools.items():
+        for scope, inputs in zip(SCOPES, (chunks, [b"".join(chunks)]), strict=True):
+            size, status = _size(tool, inputs, scope)
             total = sum(map(len, inputs))
-            values = (modality, name, tool.flags, scope, len(chunks), total, size, size / total)
+            ratio = None if size is None else size / total
+            values = (modality, name, tool.flags, scope, len(chunks), total, size, ratio, status)
             rows.append(dict(zip(COLUMN_NAMES, values, strict=True)))
-            at(done := done + 1)
+            report(done := done + 1)
+    for row in rows:
+        if row["status"] != "ok":
+            log.warning("%s: %s, %s: %s; it has no size", modality, row["compressor"], row["scope"], row["status"])
     return rows
+
+
+def _size(tool, inputs, scope):
+    """(bytes of all outputs, "ok"), or (None, "failed: " and why) when an output is not had or not its input's."""
+    size = 0
+    for number, data in enumerate(inputs):
+        try:
+            packed = tool.compress(data)
+            same = tool.decompress(packed) == data
+        except MemoryError:  # the machine's failure, which another try may not see
+            raise
+        except Exception as error:  # each library has its own
+            reason = str(error).partition("\n")[0]
+            return None, f"failed: {type(error).__name__}: {reason} ({scope} {number})"
+        if not same:
+            return None, f"failed: decompresses to other bytes ({scope} {number})"
+        size += len(packed)
+    return size, "ok"

@@ -1,10 +1,10 @@
 """Control passes: the same model on chunks whose bytes are shuffled, and on halves of chunks after other halves.
 
-shuffled: each chunk's bytes in an order drawn by seed: its histogram stays, its structure goes.
+shuffled: each chunk's bytes in an order drawn by seed, which keeps their histogram and destroys their structure.
 after_other: the second half of every chunk after nothing, after the first half of another chunk and after its own
 first half (passes after_none, after_other, after_own). The halves are tokenised by themselves, which forces a token
-boundary at the join, and only the second half's tokens are counted, its first one as that of a chunk (log2 V): so the
-three differ in nothing but what precedes.
+boundary where they join. Only the second half's tokens are counted, the first of them as the first token of a chunk
+(log2 of the vocabulary): so the three passes differ in nothing but what precedes.
 """
 
 import json
@@ -15,20 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bitlaw import InputError
 from bitlaw.compression import accounting, scoring, top_bits
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu, gpu_memory
 from bitlaw.runtime.atomic import replacing
 
-KINDS = ("shuffled", "after_other")
+CONTROLS = ("shuffled", "after_other")
 SEED = 0  # of the shuffling
 THREADS = 2
-KEPT = (
-    *("chunk", "bytes", "tokens", "bits_first_token", "bits_top_bits"),
-    *("bits_by_position", "bytes_by_position", "tokens_by_position"),
-)  # what `accounting.chunk_row` says of a pass that is scored and not coded
 
 
 def shuffled(chunks, seed=SEED):
@@ -40,32 +35,44 @@ def shuffled(chunks, seed=SEED):
 
 
 def other(number, count):
-    """Which chunk's first half comes before the second half of chunk `number`: the one half the set away."""
+    """Of which of `count` chunks the first half comes before the second half of chunk `number`.
+
+    Half the number of chunks further on, counted in a circle: never the chunk itself, each chunk once.
+    """
     return (number + count // 2) % count
 
 
 def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
-    """Rows of the passes of `kind` over `chunks` (bytes): dicts with `pass` and KEPT; InputError as of `run`."""
+    """Rows of the passes of the control `kind` over `chunks` (bytes each), a dict a pass and chunk.
+
+    A row is the name of its `pass` and a chunk's row (see `accounting.chunk_row`) with bits_top_bits. Raises InputError
+    when a token is unknown to the model.
+    """
 
     def ids_of(parts):
+        """Token ids of each of `parts` (bytes): int arrays."""
         ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(part) for part in parts])
-        if (largest := max(int(i.max()) for i in ids)) >= model.vocabulary:
-            raise InputError(f"token {largest}, but the model knows {model.vocabulary}: give it its own tokenizer")
+        checkpoint.check_vocabulary(model, ids)
         return ids
 
     def scored(name, parts, ids, before=None):
+        """Rows of the pass `name` over `parts` (bytes) with token ids `ids`, each after the ids in `before`."""
         before = before or [ids[0][:0]] * len(ids)
         whole = [np.concatenate(pair) for pair in zip(before, ids, strict=True)]
         rows = []
-        for number, found in enumerate(scoring.score(model, whole, tokens_at_a_time, name)):
-            own = scoring.Scores(*(array[len(before[number]) :] for array in found))
+        for number, scores in enumerate(scoring.score(model, whole, tokens_at_a_time, name)):
+            own = scoring.Scores(*(array[len(before[number]) :] for array in scores))
             for array, value in zip(own, scoring.first_token(ids[number][0], model.vocabulary), strict=True):
                 array[0] = value
-            _, frequencies, totals = top_bits.intervals(seven_bit.top_bits(parts[number]))
-            plane_bits = float(np.sum(np.log2(totals / frequencies)))
-            token_bytes = tokens.lengths(spelling, ids[number])
-            row = accounting.chunk_row(number, len(parts[number]), token_bytes, own, 0, 0.0, plane_bits, "fp32")
-            rows.append({"pass": name} | {column: row[column] for column in KEPT})
+            rows.append(
+                {"pass": name}
+                | accounting.chunk_row(
+                    number,
+                    len(parts[number]),
+                    accounting.position_costs(own, tokens.lengths(spelling, ids[number])),
+                    {"bits_top_bits": top_bits.ideal_bits(seven_bit.top_bits(parts[number]))},
+                )
+            )
         return rows
 
     if kind == "shuffled":

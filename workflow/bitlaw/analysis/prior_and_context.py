@@ -1,7 +1,7 @@
-"""Code lengths by position to what context buys (ICL) and what the prior alone gives (USP); see docs/context.md.
+"""Code lengths by position, split into what context buys (ICL) and what the prior alone gives (USP): docs/context.md.
 
 A pass is one way in which the chunks of a cell were scored: "plain" is the cell itself, others are controls
-(see `control`). All sums are ideal bits: what a coder of no loss would write for the integer frequencies.
+(see `control_passes`). All bits are ideal: what a coder without loss would write for the integer frequencies.
 """
 
 import json
@@ -13,16 +13,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from bitlaw.analysis import block_bootstrap
+from bitlaw.analysis.cell_table import LABELS
 from bitlaw.compression.accounting import POSITION_EDGES
 
 HORIZONS = (8, 16, 32, 64, 128, 256)  # bytes; each an edge of the position bins
 HEADLINE = 32  # the K of figures and texts
-TERMS = ("top_bits", "tokeniser", "first_token", "prior", "context")
-COLUMNS = (
+SPLIT_TERMS = ("top_bits", "tokeniser", "first_token", "prior", "context")
+SUMMED_COLUMNS = (
     *("bytes", "bits_first_token", "bits_top_bits"),
     *("bits_by_position", "bytes_by_position", "tokens_by_position"),
 )  # of a cell's parquet file, in the order of Sums
-LABELS = ("modality", "model", "step", "params_total")
 
 
 class Sums(NamedTuple):
@@ -43,17 +43,17 @@ class Sums(NamedTuple):
 
 def read(path):
     """{pass: Sums} of a cell's or a control's parquet file; the leading axis is chunks, in order."""
-    named = [column for column in ("pass", *COLUMNS) if column in pq.read_schema(path).names]
+    named = [column for column in ("pass", *SUMMED_COLUMNS) if column in pq.read_schema(path).names]
     table = pq.read_table(path, columns=named).to_pydict()
     passes = np.array(table.get("pass", ["plain"] * len(table["bytes"])))
-    found = {}
+    sums = {}
     for name in dict.fromkeys(passes):
         own = passes == name
-        arrays = [np.array(table[column], dtype=np.float64)[own] for column in COLUMNS]
+        arrays = [np.array(table[column], dtype=np.float64)[own] for column in SUMMED_COLUMNS]
         if np.ptp(arrays[1]) > 0:
             raise ValueError(f"{path}: first tokens of different cost belong to different vocabularies")
-        found[str(name)] = Sums(*arrays, uniform=float(arrays[1][0]))
-    return found
+        sums[str(name)] = Sums(*arrays, uniform=float(arrays[1][0]))
+    return sums
 
 
 def summed(chunks, draws=()):
@@ -70,7 +70,7 @@ def rate_of_later(sums):
 
 
 def split(sums, horizon):
-    """The 8 bits of a raw byte divided: {total, TERMS, F_K}, bits a byte, so that 8 - total = the sum of TERMS.
+    """The 8 bits of a raw byte in parts, bits a byte: {total, each of SPLIT_TERMS, F_K}; 8 - total = their sum.
 
     total counts the top bits, the first tokens and all others, a byte of the chunks. With F(K) the rate of the tokens
     from the second on that start before byte K = `horizon`, C that of all from the second on, and u the rate of those
@@ -120,18 +120,18 @@ def passes(cells, controls=()):
 
 
 def table(cells, controls=()):
-    """DataFrame, a row a pass and K: labels, K, total, TERMS, 95 % bounds of prior and context over chunks, F_K."""
+    """DataFrame, a row for each pass and K: labels of `passes`, K, `split`, and 95 % bounds of prior and context."""
     rows = []
     for labels, chunks in passes(cells, controls):
         whole, drawn = summed(chunks), summed(chunks, redraws(chunks))
         for horizon in HORIZONS:
-            found = split(whole, horizon)
-            early = found.pop("F_K")
+            parts = split(whole, horizon)
+            early = parts.pop("F_K")
             low_high = {}
             for term, values in split(drawn, horizon).items():
                 if term in ("prior", "context"):
                     low_high[f"{term}_low"], low_high[f"{term}_high"] = bounds(values)
-            rows.append(labels | {"K": horizon} | found | low_high | {"F_K": early})
+            rows.append(labels | {"K": horizon} | parts | low_high | {"F_K": early})
     return pd.DataFrame(rows)
 
 
@@ -141,16 +141,18 @@ def halves(cells, controls):
     none, other, own: rate of the second half's tokens from the second on, after nothing, after another chunk's first
     half, after its own; domain = none - other, file = other - own, with 95 % bounds over chunks.
     """
-    rates = {}
+    cells_rates, cells_draws = {}, {}  # by cell: {what comes before: rate over all chunks, and over each draw}
     for labels, chunks in passes(cells, controls):
         if (name := labels.pop("pass")).startswith("after_"):
-            both = rate_of_later(summed(chunks)), rate_of_later(summed(chunks, redraws(chunks)))
-            rates.setdefault(tuple(labels.values()), {})[name.removeprefix("after_")] = both
+            cell, before = tuple(labels.values()), name.removeprefix("after_")
+            cells_rates.setdefault(cell, {})[before] = rate_of_later(summed(chunks))
+            cells_draws.setdefault(cell, {})[before] = rate_of_later(summed(chunks, redraws(chunks)))
     rows = []
-    for labels, found in rates.items():
-        row = dict(zip(LABELS, labels, strict=True)) | {name: found[name][0] for name in ("none", "other", "own")}
+    for cell, rates in cells_rates.items():
+        draws = cells_draws[cell]
+        row = dict(zip(LABELS, cell, strict=True)) | {before: rates[before] for before in ("none", "other", "own")}
         for term, more, less in (("domain", "none", "other"), ("file", "other", "own")):
-            row[term] = found[more][0] - found[less][0]
-            row[f"{term}_low"], row[f"{term}_high"] = bounds(found[more][1] - found[less][1])
+            row[term] = rates[more] - rates[less]
+            row[f"{term}_low"], row[f"{term}_high"] = bounds(draws[more] - draws[less])
         rows.append(row)
     return pd.DataFrame(rows)

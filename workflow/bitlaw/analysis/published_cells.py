@@ -1,56 +1,46 @@
 """The published study's own numbers: its cells as a table of ours, and our cells beside its.
 
-Source: A. R. Bharadwaj, Scaling laws for compression (2025), compression_results.csv of its repository (a mean over
-the kept chunks of 2048 for each cell), or the two-decimal tables of the post (`data/published/`).
+The tables are in `data/published/`; its README.md names their source.
 """
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bitlaw import InputError
 from bitlaw.analysis.block_bootstrap import mean_intervals
-from bitlaw.analysis.cell_table import COLUMNS, PARAMETERS
+from bitlaw.analysis.cell_table import CELL_COLUMNS, PARAMETERS
 
 CHUNKS, CHUNK_BYTES = 2048, 2048  # of each of its cells
-MODALITIES = {"enwik8": "text", "imagenet": "image", "librispeech": "speech"}
 SAME_TEXT = 0.005  # its text is the very bytes of ours; beyond this a ratio is another
-CELLS = ["modality", "model", "step", "cr_mean", "cr_std", "chunks", "seconds"]
+PUBLISHED_COLUMNS = ["modality", "model", "step", "cr_mean", "cr_std", "chunks", "seconds"]
+KEY, NUMBERS = PUBLISHED_COLUMNS[:3], PUBLISHED_COLUMNS[2:]
 
 
 def cells(path):
-    """The published cells in `path`: DataFrame with CELLS (cr_std over chunks, chunks kept, seconds on one H200).
+    """The published cells in the CSV file `path`: DataFrame with PUBLISHED_COLUMNS, a row a cell, in the file's order.
 
-    `path` is the authors' compression_results.csv or a printed table (modality, model, step, cr), whose cr_std, chunks
-    and seconds are NaN; or the source.json of a folder that holds one of them. Raises InputError for another file.
+    cr_mean and cr_std: mean and standard deviation of the ratio over the chunks kept; chunks: how many were kept;
+    seconds: on one H200. The file must have modality, model, step and cr_mean; what else it lacks is NaN.
+    Raises InputError for a file that cannot be read, a missing column, what is no number, and a cell given twice.
     """
-    path = Path(path)
-    if path.name == "source.json":
-        files = [file["path"] for file in json.loads(path.read_text())["files"]]
-        if len(files) != 1:
-            raise InputError(f"{path}: {len(files)} files; published cells are one CSV: narrow `members` or `pattern`")
-        path = path.parent / files[0]
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error}); fetch it again") from None
-    if {"dataset", "checkpoint", "compression_ratio"} <= set(table):
-        table = table.rename(
-            columns={"compression_ratio": "cr_mean", "compression_std": "cr_std", "chunks_processed": "chunks"}
-        )
-        table["modality"] = table["dataset"].map(MODALITIES)
-        table["step"] = table["checkpoint"].str.removeprefix("step").astype(int)
-        table["seconds"] = 60 * table["eval_time_minutes"]
-        if (unknown := table["modality"].isna()).any():
-            raise InputError(f"{path}: data set {table['dataset'][unknown].iloc[0]!r}; known: {', '.join(MODALITIES)}")
-    elif {"modality", "model", "step", "cr"} <= set(table):
-        table = table.rename(columns={"cr": "cr_mean"}).assign(cr_std=np.nan, chunks=np.nan, seconds=np.nan)
-    else:
-        raise InputError(f"{path}: neither compression_results.csv nor a printed table; it has {', '.join(table)}")
-    order = {name: i for i, name in enumerate(MODALITIES.values())}
-    return table.sort_values("modality", key=lambda column: column.map(order), kind="stable", ignore_index=True)[CELLS]
+        raise InputError(f"{path}: cannot be read as CSV ({error}); compare data/published") from None
+    for column in (*KEY, "cr_mean"):
+        if column not in table:
+            raise InputError(f"{path}: has no column {column!r}; published cells need {', '.join(KEY)}, cr_mean")
+    table = table.reindex(columns=PUBLISHED_COLUMNS)
+    for column in NUMBERS:
+        number = pd.to_numeric(table[column], errors="coerce")
+        wrong = number.isna() & (table[column].notna() | (column in ("step", "cr_mean")))
+        if wrong.any():
+            line = wrong.idxmax()
+            raise InputError(f"{path}: line {line + 2}: {column} is {str(table[column][line])!r}; give a number")
+        table[column] = number
+    if (twice := table.duplicated(KEY)).any():
+        raise InputError(f"{path}: the cell {' '.join(map(str, table.loc[twice.idxmax(), KEY]))} is given twice")
+    return table
 
 
 def as_cells(published, models):
@@ -62,7 +52,7 @@ def as_cells(published, models):
     known = {model["name"]: model for model in models}
     if unknown := sorted(set(published["model"]) - set(known)):
         raise InputError(f"config: models: {unknown[0]!r} of the published cells has no entry; add its parameters")
-    table = pd.DataFrame(index=published.index, columns=list(COLUMNS), dtype=float)
+    table = pd.DataFrame(index=published.index, columns=list(CELL_COLUMNS), dtype=float)
     for name in ("modality", "model", "step", "seconds"):
         table[name] = published[name]
     for column, key in zip(PARAMETERS, ("total", "nonembedding", "nominal"), strict=True):
@@ -75,7 +65,7 @@ def as_cells(published, models):
 
 
 def compare(ours, published, chunks):
-    """Our cells beside the published: DataFrame with CELLS of ours, then cr_there, difference, low, high, flag.
+    """Our cells beside the published: PUBLISHED_COLUMNS of ours, then cr_there, difference, low, high and flag.
 
     ours: cells.csv; chunks: {(modality, model, step): float `[chunks]`}, the published ratio of each chunk, NaN where
     dropped. difference is ours - published; low, high: 95 % of our mean by bootstrap over blocks of chunks. flag is

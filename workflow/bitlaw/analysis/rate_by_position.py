@@ -1,4 +1,4 @@
-"""The marginal curve: bits a byte by position in the chunk, and the fall r(x) = h + A x^-gamma fitted to it."""
+"""Bits a byte by position in the chunk (the marginal curve), and the power law r(x) = h + A x^-gamma fitted to it."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ def edges(size):
 
 
 def shape(first, last, gamma):
-    """The mean of x^-gamma over bytes [first, last), broadcast: what a bin sees of the curve."""
+    """The mean of x^-gamma over x from `first` to `last`, arrays that broadcast: the curve's value for a bin."""
     power = 1 - gamma
     near = np.abs(power) < 1e-9
     power = np.where(near, 1.0, power)
@@ -47,8 +47,9 @@ def fit(rates, errors, first, last):
 def law(rate, drawn, first, last):
     """{h, A, gamma, each with _low and _high (95 % of the draws), rmse, note} of one curve.
 
-    rate `[bins]`; drawn `[draws, bins]`. note is empty when the curve is known to fall by a power; else it says why
-    the numbers mean nothing by themselves.
+    rate: bits a byte, `[bins]`; drawn: the same of each bootstrap draw, `[draws, bins]`; first, last: the bins' bytes.
+    note is empty when the curve falls by a power that the draws agree on; else it says why the numbers must not be
+    read.
     """
     spread = drawn.std(axis=0)
     # a bin whose draws hardly differ must not decide alone; with a single chunk no draw differs
@@ -71,7 +72,7 @@ def law(rate, drawn, first, last):
 
 def tables(cells, controls=()):
     """(curves, laws), DataFrames. curves: a row a pass and bin: labels, first_byte, last_byte, tokens, bytes,
-    bits_per_byte, low, high (95 % over chunks). laws: a row a pass, see `law`. Paths as in `context.passes`.
+    bits_per_byte, low, high (95 % over chunks). laws: a row a pass, see `law`. Paths: see `passes`.
 
     A bin that is empty, or is so in any draw, is in neither; under 4 bins there is no law, and the note says so.
     """

@@ -12,8 +12,8 @@ PUBLISHED_FLOOR = 1e-10  # probability below which its code length stops growing
 PUBLISHED_RANGE = (0.01, 10.0)  # ratios outside are dropped there
 POSITION_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)  # byte offsets; the last bin is open
 
-# the audit's terms in order; published + all terms = lossless
-TERMS = (
+# steps of the audit in order; published + all of them = lossless
+AUDIT_TERMS = (
     "audit_quantisation",
     "audit_probabilities",
     "audit_past_1024",
@@ -42,51 +42,89 @@ def published_bits(lengths, precision):
     return float(np.sum(-np.log2(np.maximum(p, PUBLISHED_FLOOR))))
 
 
-def chunk_row(
-    number, size, token_bytes, scores, record_bits, container_bits, plane_bits, precision, study_lengths=None
-):
-    """The row of one chunk, a dict of numbers (all in bits unless named otherwise).
+def ideal_bits(scores):
+    """What a coder without loss writes for each token's integer interval: log2(total / frequency), float64 `[tokens]`.
 
-    size is in bytes; token_bytes int `[tokens]`; record_bits is the length of the coded string; container_bits what
-    the container spends on this chunk, its share of the fixed part included; plane_bits the ideal cost of the flag
-    and top bits. study_lengths are -log2 p of (at least) the first 1024 tokens as the study computed them, where
-    that is not the pass of `scores`.
+    scores: a `scoring.Scores`.
     """
-    lengths = scores.lengths
-    ideal = np.log2(scores.totals.astype(np.float64)) - np.log2(scores.frequencies.astype(np.float64))
-    causal = published_bits(lengths, precision)
-    published = causal if study_lengths is None else published_bits(study_lengths, precision)
-    ratio = published / (8 * size)
+    return np.log2(scores.totals.astype(np.float64)) - np.log2(scores.frequencies.astype(np.float64))
+
+
+def chunk_row(number, size, *costs):
+    """The row of chunk `number` of `size` bytes in a table of chunks: a dict of the two and of every dict of `costs`.
+
+    A cell's rows have those of `position_costs`, `published_costs`, `audit_costs` and `stream_costs`; those of a pass
+    that is scored and not coded have the first alone. All numbers are bits unless named otherwise.
+    """
+    row = {"chunk": number, "bytes": size}
+    for cost in costs:
+        row |= cost
+    return row
+
+
+def position_costs(scores, token_bytes):
+    """What the tokens of a chunk cost by where they start, in ideal bits; the first token by itself.
+
+    `..._by_position` are lists over the bins of POSITION_EDGES: bits, bytes and number of the tokens from the second
+    on, each token counted in the bin of its first byte. token_bytes: int `[tokens]`, how many bytes each one spells.
+    """
     offsets = np.cumsum(token_bytes) - token_bytes
     bins = np.searchsorted(POSITION_EDGES, offsets[1:], side="right") - 1
     count = len(POSITION_EDGES)
     return {
-        "chunk": number,
-        "bytes": size,
-        "tokens": len(lengths),
-        "kept": bool(PUBLISHED_RANGE[0] < ratio < PUBLISHED_RANGE[1]),
-        "bits_published": published,
-        "bits_published_causal": causal,  # the same rule on the lengths of the pass that is coded
-        "bits_to_1024": float(np.sum(lengths[1:PUBLISHED_TOKENS])),
-        "bits_past_1024": float(np.sum(lengths[PUBLISHED_TOKENS:])),
-        "bits_first_token": float(lengths[0]),
-        "bits_frequencies": float(np.sum((ideal - lengths)[1:])),
-        "bits_termination": record_bits - float(np.sum(ideal)) - plane_bits,
-        "bits_container": container_bits,
-        "bits_top_bits": plane_bits,
-        "bits_stream": record_bits + container_bits,
-        # tokens after the first, by the byte at which they start: what position buys
-        "bits_by_position": np.bincount(bins, weights=ideal[1:], minlength=count).tolist(),
+        "tokens": len(scores.lengths),
+        "bits_first_token": float(scores.lengths[0]),
+        "bits_by_position": np.bincount(bins, weights=ideal_bits(scores)[1:], minlength=count).tolist(),
         "bytes_by_position": np.bincount(bins, weights=token_bytes[1:], minlength=count).astype(int).tolist(),
         "tokens_by_position": np.bincount(bins, minlength=count).tolist(),
-        # what the model finds surprising, for one chunk to look at
-        "bits_by_token": ideal.astype(np.float32) if number == 0 else None,
+    }
+
+
+def audit_costs(scores):
+    """Bits between the published count and the coder's: sums of -log2 p of the tokens from the second to the 1024th
+    and past it, and what the integer frequencies of the tokens from the second on cost more than -log2 p."""
+    lengths = scores.lengths
+    return {
+        "bits_to_1024": float(np.sum(lengths[1:PUBLISHED_TOKENS])),
+        "bits_past_1024": float(np.sum(lengths[PUBLISHED_TOKENS:])),
+        "bits_frequencies": float(np.sum((ideal_bits(scores) - lengths)[1:])),
+    }
+
+
+def published_costs(size, precision, lengths, study_lengths=None):
+    """What the published study counts of a chunk of `size` bytes, and whether it keeps the chunk.
+
+    lengths: -log2 p of the tokens, float64 `[tokens]`, by the pass that is coded. study_lengths: those of (at least)
+    the first 1024 tokens as the study computed them, where that is another pass; else both numbers are the same.
+    """
+    causal = published_bits(lengths, precision)
+    published = causal if study_lengths is None else published_bits(study_lengths, precision)
+    return {
+        "kept": bool(PUBLISHED_RANGE[0] < published / (8 * size) < PUBLISHED_RANGE[1]),
+        "bits_published": published,
+        "bits_published_causal": causal,  # the same rule on the pass that is coded
+    }
+
+
+def stream_costs(scores, top_bits, coded, container):
+    """What the stream spends on a chunk, in bits.
+
+    top_bits: the ideal cost of the flag and the plane of top bits (`top_bits.ideal_bits`); coded: the length of the
+    coded string; container: all else of the chunk's record and its share of the stream's header.
+    """
+    return {
+        "bits_termination": coded - float(np.sum(ideal_bits(scores))) - top_bits,
+        "bits_container": container,
+        "bits_top_bits": top_bits,
+        "bits_stream": coded + container,
     }
 
 
 def cell(rows):
-    """Ratios and audit of a cell from its chunk rows: a dict with cr_published, cr_lossless, chunks, dropped and TERMS.
+    """Ratios and audit of a cell from the rows of its chunks (see `chunk_row`).
 
+    Returns a dict: chunks, dropped (how many the published study would not keep), cr_published, cr_lossless and
+    AUDIT_TERMS. Raises ValueError for chunks of different sizes.
     cr_published is the mean over kept chunks; it and the terms taken over kept chunks are NaN when none is kept.
     """
     raw = 8 * rows[0]["bytes"]

@@ -23,7 +23,7 @@ from bitlaw.compression import accounting, codec, scoring, top_bits
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu, gpu_memory
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing, write_text
 
 log = logging.getLogger("bitlaw")
 
@@ -61,8 +61,7 @@ def compress(folder, tokenizer, shard_folder, token_file, out, *, labels, precis
     out = Path(out)
     with replacing(out.with_name(out.name + ".parquet")) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
-    with replacing(out.with_name(out.name + ".json")) as temporary:
-        temporary.write_text(json.dumps(provenance, indent=1) + "\n")
+    write_text(out.with_name(out.name + ".json"), json.dumps(provenance, indent=1) + "\n")
     return provenance
 
 
@@ -81,11 +80,7 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
         raise InputError(f"{token_file}: {len(ids)} chunks, {shard_folder} has {len(chunks)}: remove it and run again")
     about = checkpoint.describe(folder)
     model = checkpoint.load(folder, precision, device)
-    largest = max((int(i.max()) for i in ids if len(i)), default=0)
-    if largest >= model.vocabulary:
-        raise InputError(
-            f"{token_file}: token {largest}, but {folder} knows {model.vocabulary}: give its own tokenizer"
-        )
+    checkpoint.check_vocabulary(model, ids, f"{token_file}: ")
     header = codec.header(model, about["weights_sha256"], tokenizer_sha256, precision)
     log.info("coding %s, %s of %d chunks", header.mode, precision, len(chunks))
 
@@ -100,21 +95,19 @@ def _compress(folder, tokenizer, shard_folder, token_file, precision, device, ve
     fixed = 8 * len(codec.pack_header(header, len(records))) / len(records)
     rows = []
     for number, (data, record) in enumerate(zip(chunks, records, strict=True)):
-        _, frequencies, totals = top_bits.intervals(seven_bit.top_bits(data))
-        plane_bits = float(np.sum(np.log2(totals / frequencies)))
+        scored_chunk, bits = scores[number], top_bits.ideal_bits(seven_bit.top_bits(data))
         overhead = 8 * (len(codec.pack_record(record)) - len(record.coded)) + fixed
         rows.append(
             accounting.chunk_row(
                 number,
                 len(data),
-                token_bytes[number],
-                scores[number],
-                8 * len(record.coded),
-                overhead,
-                plane_bits,
-                precision,
-                study_lengths[number],
+                accounting.position_costs(scored_chunk, token_bytes[number]),
+                accounting.published_costs(len(data), precision, scored_chunk.lengths, study_lengths[number]),
+                accounting.audit_costs(scored_chunk),
+                accounting.stream_costs(scored_chunk, bits, 8 * len(record.coded), overhead),
             )
+            # what the model finds surprising, for one chunk to look at
+            | {"bits_by_token": accounting.ideal_bits(scored_chunk).astype(np.float32) if number == 0 else None}
             | {"escaped_symbols": int(escaped[number])}
         )
     stream = codec.pack(header, records)

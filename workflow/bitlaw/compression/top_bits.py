@@ -45,7 +45,10 @@ def _decode(state, data, bits):
 
 
 def intervals(bits):
-    """(starts, frequencies, totals), uint64 arrays, that code `bits` (uint8 [bytes]); empty for no bytes."""
+    """(starts, frequencies, totals), uint64 arrays: the intervals that code the plane `bits`, uint8 `[bytes]`.
+
+    One for the flag, then one for each bit if any is set; none for no bytes.
+    """
     bits = np.ascontiguousarray(bits, dtype=np.uint8)
     if not len(bits):
         return tuple(np.empty((3, 0), dtype=np.uint64))
@@ -57,8 +60,14 @@ def intervals(bits):
     return tuple(out)
 
 
+def ideal_bits(bits):
+    """What a coder without loss writes for the flag and the plane `bits` (uint8 `[bytes]`), in bits."""
+    _, frequencies, totals = intervals(bits)
+    return float(np.sum(np.log2(totals / frequencies)))
+
+
 def decode(state, data, size):
-    """Decode the flag and the plane of `size` bytes from an open stream: uint8 [size]."""
+    """Decode the flag and the plane of `size` bytes from an open stream (see `range_coder`): uint8 `[size]`."""
     bits = np.zeros(size, dtype=np.uint8)
     if size:
         two = np.uint64(2)

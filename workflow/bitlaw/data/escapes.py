@@ -47,7 +47,7 @@ def write(table, text):
 def read(table, text):
     """Inverse of `write`, on bytes. What `write` never makes is left as it is: the chunk's check finds it."""
     symbols = {pair.encode(): symbol.encode() for symbol, pair in table.items()}
-    return _pairs(table).sub(lambda found: symbols.get(found[0], found[0]), text) if table else text
+    return _pairs(table).sub(lambda match: symbols.get(match[0], match[0]), text) if table else text
 
 
 def sizes(table, parts):
@@ -57,7 +57,7 @@ def sizes(table, parts):
     """
     whole = b"".join(parts)
     counts = np.ones(len(whole), dtype=np.int32)
-    counts[[found.start() for found in (_pairs(table).finditer(whole) if table else ())]] = 0
+    counts[[match.start() for match in (_pairs(table).finditer(whole) if table else ())]] = 0
     ends = np.cumsum([0, *map(len, parts)])
     return np.diff(np.concatenate([[0], np.cumsum(counts)])[ends]).astype(np.int32)
 

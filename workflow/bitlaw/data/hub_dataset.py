@@ -13,8 +13,9 @@ from contextlib import closing
 from pathlib import PurePosixPath
 
 from bitlaw import InputError
-from bitlaw.data.download import digest, reason
-from bitlaw.data.shards import COLUMNS, ROWS
+from bitlaw.data.chunking import PATCH_COLUMNS, PATCH_ROWS, resampled_length
+from bitlaw.data.network import reason
+from bitlaw.runtime.hashing import digest
 from bitlaw.runtime.logs import progress
 
 log = logging.getLogger("bitlaw")
@@ -136,7 +137,7 @@ def _write(name, items, place, wanted, folder):
     """Write items until their chunks are enough: the entries for source.json."""
     measure = {"image": _image_bytes, "speech": _speech_bytes}[wanted["cut"]]
     entries, have, need = [], 0, wanted["chunks"] * wanted["chunk_bytes"]
-    at = progress(f"stream {name}", need, "MB in chunks", 1e6)
+    report = progress(f"stream {name}", need, "MB in chunks", 1e6)
     for index, item in enumerate(items):
         what = f"item {index} of {label(place)}"
         if not item or not item.get("bytes"):
@@ -147,7 +148,7 @@ def _write(name, items, place, wanted, folder):
         path.write_bytes(item["bytes"])
         entry = {"path": path.name, "bytes": len(item["bytes"]), "sha256": digest(path), "member": item.get("path")}
         entries.append({**entry, "place": label(place), "index": index})
-        at(have)
+        report(have)
         if have >= need:
             log.info("%s: the first %d items of %s", name, len(entries), label(place))
             return entries
@@ -172,7 +173,7 @@ def _image_bytes(data, wanted, what):
             width, height = image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{what} cannot be read as an image ({reason(error)}); take another revision") from error
-    patches = (height // ROWS) * (width // COLUMNS)
+    patches = (height // PATCH_ROWS) * (width // PATCH_COLUMNS)
     return wanted["chunk_bytes"] * (min(patches, 1) if wanted["patches"] == "crop" else patches)
 
 
@@ -184,7 +185,7 @@ def _speech_bytes(data, wanted, what):
         info = soundfile.info(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
         raise InputError(f"{what} cannot be read as sound ({reason(error)}); take another revision") from error
-    return 2 * -(-info.frames * wanted["rate"] // info.samplerate)
+    return 2 * resampled_length(info.frames, info.samplerate, wanted["rate"])
 
 
 def _remedy(error, place):

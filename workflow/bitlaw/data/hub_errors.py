@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from bitlaw import InputError
-from bitlaw.data.download import reason
+from bitlaw.data.network import reason
 
 LOGIN = "set HF_TOKEN (or run `hf auth login`)"
 

@@ -1,4 +1,7 @@
-"""Bytes to ASCII as the study does it, b % 128, and the plane of top bits which that drops."""
+"""Bytes as the text that a tokenizer takes: the low seven bits of each as an ASCII symbol, b % 128; the top bit apart.
+
+This is how the published study showed images and sound to a language model. Both parts together are the bytes again.
+"""
 
 import numpy as np
 

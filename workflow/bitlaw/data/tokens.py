@@ -1,4 +1,8 @@
-"""Tokenizer to token ids and the bytes each token stands for; refuses what does not come back."""
+"""Chunks to tokens: the ids, how many bytes each token stands for, and the file that keeps both.
+
+What a tokenizer makes of a text is refused unless its tokens, put together, spell that text byte by byte: only then can
+the bytes be restored from the tokens.
+"""
 
 import hashlib
 import json

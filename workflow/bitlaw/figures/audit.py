@@ -1,12 +1,13 @@
 """Draw the audit: from the published ratio, term by term, to the size of a stream that decodes."""
 
+import math
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from bitlaw import InputError
-from bitlaw.compression.accounting import TERMS
-from bitlaw.figures.curves import WIDTH, picture
-from bitlaw.figures.scaling import GREY, SMALL, WHITE
+from bitlaw.compression.accounting import AUDIT_TERMS
+from bitlaw.figures.style import GREY, OKABE_ITO, SMALL, WHITE, WIDTH, page
 
 NAMES = {
     "published": "published",
@@ -21,15 +22,15 @@ NAMES = {
     "audit_top_bits": "top bits",
     "lossless": "lossless",
 }
-TOTAL, UP, DOWN = "#0072B2", "#D55E00", "#009E73"  # Okabe & Ito
+TOTAL, UP, DOWN = OKABE_ITO[:3]
 NULL_TOTAL, NULL_STEP = "0.45", "0.7"
 MOST = 3  # panels side by side
 
 
-def waterfall(audit, out, null="random"):
+def draw(audit, out, null="random"):
     """Draw a panel per modality, bars from top to bottom, with those of `null` in grey beneath each.
 
-    audit: DataFrame as `bits.audit` returns it; drawn are the largest model's cells of the last step.
+    audit: DataFrame as `breakdown.audit` returns it; drawn are the largest model's cells of the last step.
     out: {"svg" | "pdf" | "png": path}, written atomically; the bytes depend on the arguments alone.
     Raises InputError for a table without rows.
     """
@@ -37,11 +38,12 @@ def waterfall(audit, out, null="random"):
         raise InputError("figure: the table of the audit is empty: nothing to draw")
     chosen = {name: _chosen(rows) for name, rows in audit.groupby("modality", sort=False)}
     beneath = chosen.pop(null, None) if len(chosen) > 1 else None
-    terms = [t for t in TERMS if t != "audit_quantisation" or any(row[t] != 0 for row in chosen.values())]
+    terms = [t for t in AUDIT_TERMS if t != "audit_quantisation" or any(row[t] != 0 for row in chosen.values())]
     keys = ["published", *terms, "lossless"]
     across = min(MOST, len(chosen))
-    down = -(-len(chosen) // across)
-    with picture(down, across, 0.24 * len(keys) + 0.55, out, len(chosen), width=WIDTH) as (_, panels):
+    down = math.ceil(len(chosen) / across)
+    height = 0.24 * len(keys) + 0.55
+    with page(down, across, (WIDTH, height * down + 0.3), out, len(chosen)) as (_, panels):
         for i, (panel, (modality, row)) in enumerate(zip(panels.flat, chosen.items(), strict=False)):
             most = _bars(panel, row, keys, -0.2, (TOTAL, UP, DOWN))
             if beneath is not None:
@@ -69,20 +71,20 @@ def _bars(panel, row, keys, offset, colours, name=""):
     name: written after the first number.
     """
     total, up, down = colours
-    at, ends = row["published"], [row["lossless"]]
-    if np.isnan(at):  # the terms over kept chunks are unknown too: begin where the known ones do
-        at = row["lossless"] - np.nansum([row[key] for key in keys[1:-1]])
+    reached, ends = row["published"], [row["lossless"]]
+    if np.isnan(reached):  # the terms over kept chunks are unknown too: begin where the known ones do
+        reached = row["lossless"] - np.nansum([row[key] for key in keys[1:-1]])
     for place, key in enumerate(keys):
         value, y = row[key], place + offset
         if key in ("published", "lossless"):
             left, width, colour, text = 0.0, value, total, f"{value:.3f}"
         else:
-            left, width, colour, text = at, value, up if value > 0 else down, f"{value:+.3f}"
+            left, width, colour, text = reached, value, up if value > 0 else down, f"{value:+.3f}"
         if np.isnan(value):
             panel.text(0.01, y, "no chunk kept", fontsize=SMALL - 1.5, color=total, va="center")
             continue
         if key not in ("published", "lossless"):
-            at += value
+            reached += value
         if abs(value) < 5e-4:
             text = f"{value:+.0e}".replace("e-0", "e-") if value else "0"
         text += name * (key == "published")

@@ -11,8 +11,10 @@ import numpy as np
 
 from bitlaw import InputError
 from bitlaw.analysis.block_bootstrap import BLOCK, DRAWS, TAILS, block_of, redraws
-from bitlaw.laws import forms
-from bitlaw.laws.fitting import NATURAL, evaluate, predict
+from bitlaw.laws import estimation, forms
+from bitlaw.laws.estimation import Problem
+from bitlaw.laws.fitting import predict, values_of
+from bitlaw.laws.forms import TERMS
 
 
 def over_chunks(law, chunks, draws=DRAWS, block=BLOCK, seed=0):
@@ -49,43 +51,43 @@ def interval(law, params, steps):
     uncertainty and the scatter about the law; that the form itself may not hold there is not in it. outside: which of
     params and steps lie outside the data, as sentences.
     """
-    if not (params > 0 and steps > 0):
-        raise InputError(f"law: params {params:g} and steps {steps:g} must be positive")
+    if not (0 < params < math.inf and 0 < steps < math.inf):
+        raise InputError(f"law: params {params:g} and steps {steps:g} must be positive and finite")
     out = {"ratio": float(predict(law, params, steps)), "low": None, "high": None, "outside": []}
     if law.get("samples"):
-        names = [name for name in NATURAL if name in law["coefficients"]]
+        names = forms.coefficients(law["form"])
         drawn = [
-            float(evaluate(law["form"], dict(zip(names, row, strict=True)), params, steps)) for row in law["samples"]
+            float(forms.evaluate(law["form"], dict(zip(names, row, strict=True)), params, steps))
+            for row in law["samples"]
         ]
         scatter = np.array(law["residuals"]) * math.sqrt(law["n"] / max(law["degrees_of_freedom"], 1))
         out["low"], out["high"] = np.percentile(np.add.outer(drawn, scatter), TAILS).tolist()
-    for name, at, known in (("params", params, law["params"]), ("steps", steps, law["steps"])):
-        if not min(known) <= at <= max(known):
-            times = at / max(known) if at > max(known) else min(known) / at
-            side = "above" if at > max(known) else "below"
-            end = max(known) if side == "above" else min(known)
-            out["outside"].append(f"{name} {at:g} is {times:.3g} times {side} the data, which end at {end:g}")
+    for name, value, data in (("params", params, law["params"]), ("steps", steps, law["steps"])):
+        if not min(data) <= value <= max(data):
+            side, end = ("above", max(data)) if value > max(data) else ("below", min(data))
+            times = max(value / end, end / value)
+            out["outside"].append(f"{name} {value:g} is {times:.3g} times {side} the data, which end at {end:g}")
     return out
 
 
 def _refits(law, ratios):
-    x, y = np.log(np.array(law["params"]) / law["P0"]), np.log(np.array(law["steps"]) / law["S0"])
+    """The law refitted to each of `ratios` (float64 `[n]`), and the 95 % interval of each coefficient over them."""
+    problem = Problem.of_law(law)
     samples = []
     for ratio in ratios:
-        found = forms.polish(law["form"], x, y, ratio, start_at(law, ratio), tolerance=forms.REFIT)
-        samples.append(_coefficients(law, found.params.valuesdict(), ratio))
-    names = [name for name in NATURAL if name in law["coefficients"]]
+        refit = estimation.polish(problem.to(ratio), start_at(law, ratio), estimation.REFIT)
+        samples.append(_sample(law, refit.params.valuesdict(), ratio))
     intervals = {}
-    for i, name in enumerate(names):
-        known = [row[i] for row in samples if row[i] is not None]
-        low, high = np.percentile(known, TAILS) if known else (None, None)
-        intervals[name] = {"low": None if low is None else float(low), "high": None if high is None else float(high)}
+    for i, name in enumerate(forms.coefficients(law["form"])):
+        drawn = [row[i] for row in samples if row[i] is not None]
+        low, high = np.percentile(drawn, TAILS).tolist() if drawn else (None, None)
+        intervals[name] = {"low": low, "high": high}
     return {"draws": len(samples), "coefficients": intervals, "samples": samples}
 
 
 def start_at(law, ratio):
-    """The law's own coefficients, centred, as the start of a refit; a vanished term starts with a little."""
-    c = {name: entry["value"] for name, entry in law["coefficients"].items()}
+    """The law's own coefficients, centred, as the start of a refit to `ratio`; a vanished term starts with a little."""
+    c = values_of(law)
     k, little = c.get("k", 1.0), math.log(1e-4 * ratio.mean())
     alpha, beta = (c[name] or 1.0 for name in ("alpha", "beta"))
     at = {"a": max(c.get("a", 0.0), 1e-4 * ratio.mean()), "alpha": k * alpha, "beta": k * beta, "k": k}
@@ -94,21 +96,16 @@ def start_at(law, ratio):
         at["u"] -= beta * math.log(law["S0"])
     else:
         at["v"] = k * (math.log(c["c"]) - beta * math.log(law["S0"])) if c["c"] else little
-    return forms.parameters(law["form"], at, ratio)
+    return estimation.parameters(law["form"], at, ratio)
 
 
-def _coefficients(law, at, ratio):
-    """[a, b, alpha, ...] of one refit: those of NATURAL that the form has."""
-    value = forms.natural(law["form"], at, law["P0"], law["S0"])
-    gone = {"b": "u" in at and math.exp(at["u"]) < 1e-6 * ratio.mean()}
-    gone["c"] = "v" in at and math.exp(at["v"]) < 1e-6 * ratio.mean()
-    row = []
-    for name in (name for name in NATURAL if name in value):
-        scale = {"alpha": "b", "beta": "c"}.get(name, name)
-        if gone.get(scale):
-            row.append(0.0 if name == scale else None)
-        elif name in ("b", "c"):
-            row.append(math.exp(min(value[name], 700.0)))
-        else:
-            row.append(value[name])
-    return row
+def _sample(law, at, ratio):
+    """[a, b, alpha, ...], those of NATURAL that the form has, of one refit, whose centred parameters are `at`."""
+    values = forms.natural(law["form"], at, law["P0"], law["S0"])
+    vanished = [t for t in TERMS if t.centred_scale in at and math.exp(at[t.centred_scale]) < 1e-6 * ratio.mean()]
+    for term in TERMS:
+        if term in vanished:
+            values |= {term.scale: 0.0, term.exponent: None}
+        elif term.scale in values:
+            values[term.scale] = math.exp(min(values[term.scale], 700.0))
+    return [values[name] for name in forms.coefficients(law["form"])]

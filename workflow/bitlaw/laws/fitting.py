@@ -1,32 +1,31 @@
 """Fit a scaling law to a table of compression ratios and say how well it is known (see `forms` for the forms)."""
 
-import functools
 import math
 
 import lmfit
 import numpy as np
-import scipy.stats
+import scipy
 
 from bitlaw import InputError
-from bitlaw.analysis.block_bootstrap import LEVEL
-from bitlaw.laws import forms, profile_intervals
-from bitlaw.laws.forms import BOUNDS, FLOOR
+from bitlaw.laws import estimation, forms, profile_intervals, verdict
+from bitlaw.laws.estimation import FLOOR, SAME, Problem
+from bitlaw.laws.forms import BOUNDS, NATURAL, POWERS, TERMS
 
-TERMS = {"b": ("u", "alpha"), "c": ("v", "beta")}
-NATURAL = ("a", "b", "alpha", "c", "beta", "k")
 SINGULAR = 1e8  # condition number beyond which float64 normal equations hold no digit
 NEAR = math.log(3)  # an estimate within this factor of a bound may belong on it
 
 
-def fit(params, steps, ratio, params_kind="total", form="additive", loss="ls", delta=1e-3, log=False):
+def fit(
+    params, steps, ratio, params_kind="total", form="additive", loss="ls", delta=1e-3, log=False, response="CR"
+):  # fmt: skip
     """Fit `form` to the ratio, by least squares if not told otherwise; return a dict ready for JSON (no NaN).
 
     params, steps, ratio: arrays `[n]`, positive: parameters, training steps, compression ratio (1 = raw bytes).
-    params_kind: which parameters these are; recorded, not interpreted. form, loss, delta, log: see `forms`; `log`
-    fits the logarithm of the ratio. Raises InputError.
+    params_kind: which parameters these are, response: what the ratio is called; recorded, not interpreted. form, loss,
+    delta: see `forms` and `estimation`; `log` fits the logarithm of the ratio. Raises InputError.
 
     Keys of the result:
-      form, equation, params_kind, n, P0, S0, params, steps, ratio, loss, delta (huber only), log
+      form, equation, response, params_kind, n, P0, S0, params, steps, ratio, loss, delta (huber only), log
       coefficients  {a, b, alpha, c, beta, k}, those the form has: {value, stderr, stderr_log, reason}. stderr: one
                     standard error (from lmfit's covariance; delta method for b, c), or null with the reason: never
                     of a robust loss. stderr_log, for b and c: error of the natural logarithm; beyond 1, `stderr`
@@ -47,74 +46,95 @@ def fit(params, steps, ratio, params_kind="total", form="additive", loss="ls", d
                     term, a constant (null without degrees of freedom); informal, as the terms are bounded
       warnings      sentences
     """
-    names = forms.centred(form)
-    params, steps, ratio = _checked(params, steps, ratio, len(names))
+    params, steps, ratio = _checked(params, steps, ratio, len(forms.centred(form)))
     P0, S0 = (float(np.exp(np.log(column).mean())) for column in (params, steps))
-    x, y = np.log(params / P0), np.log(steps / S0)
-    n, total = len(ratio), float(ratio @ ratio)
+    problem = Problem(form, np.log(params / P0), np.log(steps / S0), ratio, loss, delta, log)
+    by_squares = loss == "ls" and not log
+    judged = by_squares and form == "additive"
 
-    found = forms.estimate(form, x, y, ratio, loss, delta, log)
-    best, without = found.result, {}
-    if form == "additive" and loss == "ls" and not log:
-        # What is lost without a term: nothing, if the data do not fall with it.
-        without["b"] = profile_intervals.minimum(lambda beta: profile_intervals.project(ratio, np.exp(-beta * y)))
-        without["c"] = profile_intervals.minimum(lambda alpha: profile_intervals.project(ratio, np.exp(-alpha * x)))
-    best, bounds_hit = _hold_bounds(form, found, x, y, ratio, without, loss, delta, log)
+    estimate = estimation.estimate(problem)
+    without = profile_intervals.without_a_term(problem) if judged else {}
+    best, bounds_hit = _hold_bounds(problem, estimate, without)
+    at = best.params.valuesdict()
+    covariance, condition = _covariance(problem, best)
+    coefficients = _coefficients(problem, best, covariance, P0, S0, bounds_hit)
 
-    free, covariance, condition = _covariance(form, best, x, y, ratio, log, loss)
-    coefficients = _coefficients(form, best, covariance, free, P0, S0, bounds_hit, loss)
-    law = {"form": form, "equation": "CR = " + forms.EQUATIONS[form], "params_kind": params_kind, "n": n}
-    law |= {"P0": P0, "S0": S0, "params": params.tolist(), "steps": steps.tolist(), "ratio": ratio.tolist()}
-    law |= {"loss": loss, "delta": delta if loss == "huber" else None, "log": log, "coefficients": coefficients}
-    residuals = ratio - predict(law, params, steps)
+    fitted = forms.evaluate(form, {name: entry["value"] for name, entry in coefficients.items()}, params, steps)
+    residuals = ratio - fitted
     squares, deviation = float(residuals @ residuals), float(((ratio - ratio.mean()) ** 2).sum())
-    r2 = 1 - squares / deviation if deviation > FLOOR * total else None
-    own = forms.residuals(form, best.params.valuesdict(), x, y, ratio, log)[0]
-    law |= {"objective": forms.objective(own, loss, delta), "rmse": math.sqrt(squares / n), "r2": r2}
-    law |= {"aicc": _aicc(squares, n, len(names), total) if loss == "ls" and not log else None}
-    law |= {"residuals": residuals.tolist(), "degrees_of_freedom": n - len(free)}
-    law |= {"share_agreeing": found.share, "bounds_hit": bounds_hit, "condition_number": condition, "correlation": None}
-    if covariance is not None and (sigma := np.sqrt(np.diag(covariance))).all():  # 0: the fit is exact
-        law["correlation"] = {"names": free, "matrix": (covariance / np.outer(sigma, sigma)).tolist()}
-    law["versions"] = {"lmfit": lmfit.__version__, "scipy": scipy.__version__}
-    if loss == "ls" and not log:
-        interval = profile_intervals.additive if without else functools.partial(profile_intervals.by_refit, form)
-        law["profile"] = interval(best, x, y, ratio, FLOOR * total)
-    if without:
-        law["term_tests"] = _term_tests(ratio, squares, without | {"both": deviation}, FLOOR * total)
-        law["verdict_reasons"] = _why_no_law(params, steps, ratio, law)
+    rounding = FLOOR * float(ratio @ ratio)
+    law = {
+        "form": form,
+        "equation": f"{response} = {forms.EQUATIONS[form]}",
+        "response": response,
+        "params_kind": params_kind,
+        "n": len(ratio),
+        "P0": P0,
+        "S0": S0,
+        "params": params.tolist(),
+        "steps": steps.tolist(),
+        "ratio": ratio.tolist(),
+        "loss": loss,
+        "delta": delta if loss == "huber" else None,
+        "log": log,
+        "coefficients": coefficients,
+        "objective": problem.objective(at),
+        "rmse": math.sqrt(squares / len(ratio)),
+        "r2": 1 - squares / deviation if deviation > rounding else None,
+        "aicc": _aicc(max(squares, rounding), len(ratio), len(problem.names)) if by_squares else None,
+        "residuals": residuals.tolist(),
+        "degrees_of_freedom": len(ratio) - len(best.var_names),
+        "share_agreeing": estimate.share,
+        "bounds_hit": bounds_hit,
+        "condition_number": condition,
+        "correlation": _correlation(best, covariance),
+        "versions": {"lmfit": lmfit.__version__, "scipy": scipy.__version__},
+    }
+    if by_squares:
+        law["profile"] = (
+            profile_intervals.additive(problem, best) if judged else profile_intervals.by_refit(problem, best)
+        )
+    if judged:
+        law["term_tests"] = verdict.term_tests(problem, squares, without | {"both": deviation})
+        law["verdict_reasons"] = verdict.reasons_against(law)
         law["verdict"] = "no law" if law["verdict_reasons"] else "law"
-        law["warnings"] = _warnings(law)
+        law["warnings"] = verdict.warnings(law)
     return law
+
+
+def values_of(law):
+    """{name: value} of the law's coefficients; None where a term vanished."""
+    return {name: entry["value"] for name, entry in law["coefficients"].items()}
 
 
 def predict(law, params, steps):
     """Ratios of `law` at params, steps (arrays that broadcast, positive), float64."""
-    return evaluate(law["form"], {name: c["value"] for name, c in law["coefficients"].items()}, params, steps)
+    return forms.evaluate(law["form"], values_of(law), params, steps)
 
 
-def evaluate(form, c, params, steps):
-    """Ratios under the coefficients `c` ({name: value}; a term whose b or c is 0 has vanished)."""
-    params, steps = np.asarray(params, dtype=np.float64), np.asarray(steps, dtype=np.float64)
-    shape = np.broadcast(params, steps).shape
-    if form == "multiplicative":
-        return c["a"] + np.exp(math.log(c["b"]) - c["alpha"] * np.log(params) - c["beta"] * np.log(steps))
-    terms = np.zeros(shape)
-    for scale, power, at in ((c["b"], c["alpha"], params), (c["c"], c["beta"], steps)):
-        if scale:
-            terms = terms + np.exp(math.log(scale) - power * np.log(at))
-    return c.get("a", 0.0) + terms ** c.get("k", 1.0)
+def check(law, path):
+    """Raise InputError when `law`, read from the file `path`, lacks what a prediction needs."""
+    if law.get("form") not in forms.EQUATIONS:
+        raise InputError(f"{path}: form {law.get('form')!r} of the law is none of {', '.join(forms.EQUATIONS)}")
+    lacks = [key for key in ("response", "n", "params", "steps", "residuals", "degrees_of_freedom") if key not in law]
+    coefficients = law.get("coefficients", {})
+    lacks += [
+        f"coefficients.{name}" for name in forms.coefficients(law["form"]) if "value" not in coefficients.get(name, ())
+    ]
+    if lacks:
+        raise InputError(f"{path}: no whole law: it lacks {lacks[0]}; give one that `fit` or a study wrote")
 
 
-def _aicc(squares, n, coefficients, total):
+def _aicc(squares, n, coefficients):
     """n ln(RSS/n) + 2 K + 2 K (K + 1) / (n - K - 1) with K = coefficients and the variance; None if n is too small."""
     K = coefficients + 1
     if n - K - 1 <= 0:
         return None
-    return n * math.log(max(squares, FLOOR * total) / n) + 2 * K + 2 * K * (K + 1) / (n - K - 1)
+    return n * math.log(squares / n) + 2 * K + 2 * K * (K + 1) / (n - K - 1)
 
 
 def _checked(params, steps, ratio, needed):
+    """The three columns as float64 `[n]`; raises InputError where a law with `needed` coefficients cannot be fitted."""
     columns = {"params": params, "steps": steps, "ratio": ratio}
     for name, values in columns.items():
         columns[name] = values = np.asarray(values, dtype=np.float64)
@@ -131,77 +151,88 @@ def _checked(params, steps, ratio, needed):
     return columns.values()
 
 
-def _hold_bounds(form, found, x, y, ratio, without, loss, delta, log):
+def _hold_bounds(problem, estimate, without):
     """Fix what sits on a bound there and fit the rest again, so that the covariance is that of the rest.
 
-    An interior method only nears a bound: on it is what can be put there at no loss.
+    An interior method only nears a bound: on it is what can be put there at no loss. without: {scale: the objective of
+    the fit without that term}, where known: it spares the refits without a term that is needed. Returns lmfit's result
+    and the bounds hit, as text.
     """
-    best, objective = found.result, found.objective
-    zero = forms.objective(np.log(ratio) if log else ratio, loss, delta)
-    tolerance = forms.SAME * objective + FLOOR * zero
-    names = best.params.valuesdict()
-    trials = {}
-    if "v" in names:
-        trials |= {f"{scale} = 0": {TERMS[scale][0]: -math.inf, TERMS[scale][1]: 1.0} for scale in TERMS}
-    for name, bounds in (("alpha", BOUNDS), ("beta", BOUNDS), ("k", forms.POWERS)):
-        near = [bound for bound in bounds if name in names and abs(math.log(names[name] / bound)) < NEAR]
-        trials |= {f"{name} = {bound:g}": {name: bound} for bound in near}
-    if "a" in names:
-        trials["a = 0"] = {"a": 0.0}
-    hit = []
-    for trial, held_values in trials.items():
+    best, objective = estimate.result, estimate.objective
+    tolerance = SAME * objective + problem.rounding
+    bounds_hit = []
+    for bound, held_values in _bounds_near(best.params.valuesdict()).items():
+        needed = any(bound == f"{scale} = 0" and left > objective + tolerance for scale, left in without.items())
         held = best.params.copy()
-        if not all(held[name].vary for name in held_values) or len(best.var_names) == len(held_values):
+        if needed or not all(held[name].vary for name in held_values) or len(best.var_names) == len(held_values):
             continue  # held already, or nothing would remain to fit
-        if without.get(trial[0], 0.0) > objective + tolerance:
-            continue
         for name, value in held_values.items():
             held[name].set(value=value, min=min(held[name].min, value), vary=False)
-        again = forms.polish(form, x, y, ratio, held, loss, delta, log)
-        residuals = forms.residuals(form, again.params.valuesdict(), x, y, ratio, log)[0]
-        if (left := forms.objective(residuals, loss, delta)) <= objective + tolerance:
+        again = estimation.polish(problem, held)
+        if (left := problem.objective(again.params.valuesdict())) <= objective + tolerance:
             best, objective = again, left
-            hit.append(trial)
-    return best, hit
+            bounds_hit.append(bound)
+    return best, bounds_hit
 
 
-def _covariance(form, best, x, y, ratio, log, loss):
-    """Names of the free parameters, their covariance or None, and the condition number of the scaled Jacobian."""
-    free = list(best.var_names)
-    slopes = forms.residuals(form, best.params.valuesdict(), x, y, ratio, log)[1]
-    jacobian = slopes[:, [forms.centred(form).index(name) for name in free]]
+def _bounds_near(at):
+    """{"beta = 5": {centred parameter: value on the bound}} of the bounds that the parameters `at` may be on."""
+    out = {}
+    if "v" in at:
+        out |= {f"{term.scale} = 0": {term.centred_scale: -math.inf, term.exponent: 1.0} for term in TERMS}
+    for name, bounds in (("alpha", BOUNDS), ("beta", BOUNDS), ("k", POWERS)):
+        near = [bound for bound in bounds if name in at and abs(math.log(at[name] / bound)) < NEAR]
+        out |= {f"{name} = {bound:g}": {name: bound} for bound in near}
+    if "a" in at:
+        out["a = 0"] = {"a": 0.0}
+    return out
+
+
+def _covariance(problem, best):
+    """The covariance of the free parameters, or None, and the condition number of their Jacobian, scaled, or None."""
+    slopes = problem.residuals(best.params.valuesdict())[1]
+    jacobian = slopes[:, [problem.names.index(name) for name in best.var_names]]
     scale = np.linalg.norm(jacobian, axis=0)
     # a column of zeros is a coefficient that changes nothing at the optimum: the cells do not determine it
     condition = float(np.linalg.cond(jacobian / scale)) if np.all(scale > 0) else math.inf
     covariance = getattr(best, "covar", None)
-    usable = loss == "ls" and covariance is not None and best.ndata > len(best.params) and condition < SINGULAR
+    usable = problem.loss == "ls" and covariance is not None
+    usable = usable and best.ndata > len(best.params) and condition < SINGULAR
     usable = usable and bool(np.all(np.diag(covariance) >= 0))
-    return free, covariance if usable else None, condition if math.isfinite(condition) else None
+    return covariance if usable else None, condition if math.isfinite(condition) else None
 
 
-def _coefficients(form, best, covariance, free, P0, S0, bounds_hit, loss):
+def _correlation(best, covariance):
+    """{names, matrix} of the free parameters; None without a covariance, or where the fit is exact."""
+    if covariance is None or not (sigma := np.sqrt(np.diag(covariance))).all():
+        return None
+    return {"names": list(best.var_names), "matrix": (covariance / np.outer(sigma, sigma)).tolist()}
+
+
+def _coefficients(problem, best, covariance, P0, S0, bounds_hit):
     """See `fit`. Delta method: ln b = u + alpha ln P0, so var ln b = g' cov g with g = 1 at u, ln P0 at alpha."""
-    at = best.params.valuesdict()
-    value = forms.natural(form, at, P0, S0)
-    slopes = {name: {} for name in value}
+    at, free = best.params.valuesdict(), list(best.var_names)
+    values = forms.natural(problem.form, at, P0, S0)
+    slopes = {name: {} for name in values}
     for centred in at:  # the coefficients are linear in all but k
         h = 1e-5
-        above, below = (forms.natural(form, at | {centred: at[centred] + sign * h}, P0, S0) for sign in (1, -1))
-        for name in value:
+        above, below = (forms.natural(problem.form, at | {centred: at[centred] + sign * h}, P0, S0) for sign in (1, -1))
+        for name in values:
             if (slope := (above[name] - below[name]) / (2 * h)) != 0:
                 slopes[name][centred] = slope
+    scales = [term.scale for term in TERMS]
+    vanished = {name for term in TERMS if f"{term.scale} = 0" in bounds_hit for name in (term.scale, term.exponent)}
     out = {}
-    for name in (name for name in NATURAL if name in value):
-        scale = {"b": "b", "alpha": "b", "c": "c", "beta": "c"}.get(name)
-        out[name] = entry = {"value": value[name], "stderr": None, "stderr_log": None, "reason": None}
-        if f"{scale} = 0" in bounds_hit:
-            entry |= {"value": 0.0 if name == scale else None, "reason": "its term vanished"}
+    for name in (name for name in NATURAL if name in values):
+        out[name] = entry = {"value": values[name], "stderr": None, "stderr_log": None, "reason": None}
+        if name in vanished:
+            entry |= {"value": 0.0 if name in scales else None, "reason": "its term vanished"}
             continue
-        if name in TERMS:
-            entry["value"] = math.exp(value[name])
+        if name in scales:
+            entry["value"] = math.exp(values[name])
         if held := [centred for centred in slopes[name] if centred not in free]:
             entry["reason"] = f"{held[0]} is at its bound"
-        elif loss != "ls":
+        elif problem.loss != "ls":
             entry["reason"] = "a robust loss has no standard errors"
         elif best.ndata <= len(at):
             entry["reason"] = "no degrees of freedom"
@@ -210,7 +241,7 @@ def _coefficients(form, best, covariance, free, P0, S0, bounds_hit, loss):
         else:
             g = np.array([slopes[name].get(centred, 0.0) for centred in free])
             error = float(np.sqrt(g @ covariance @ g))
-            if name not in TERMS:
+            if name not in scales:
                 entry["stderr"] = error
             else:
                 entry["stderr_log"] = error
@@ -218,47 +249,4 @@ def _coefficients(form, best, covariance, free, P0, S0, bounds_hit, loss):
                     entry["reason"] = f"not identified: the error of its logarithm is {error:.2g}"
                 else:
                     entry["stderr"] = entry["value"] * error
-    return out
-
-
-def _term_tests(ratio, objective, without, floor):
-    """p values of the F tests of the law against no size term (b), no training term (c), a constant (both)."""
-    dof = len(ratio) - 5
-    if dof == 0:
-        return dict.fromkeys(without)
-    numbers = {"b": 2, "c": 2, "both": 4}
-    gains = {term: max(left - objective, 0.0) / numbers[term] for term, left in without.items()}
-    return {t: float(scipy.stats.f.sf(gain / (objective + floor) * dof, numbers[t], dof)) for t, gain in gains.items()}
-
-
-def _why_no_law(params, steps, ratio, law):
-    """Reasons to refuse the law; none when the ratio falls with size and with training, beyond its scatter."""
-    reasons = []
-    directions = [("c", "training", steps, params, "sizes"), ("b", "size", params, steps, "steps")]
-    for scale, what, at, others, names in directions:
-        groups = [others == other for other in np.unique(others)]
-        groups = [group for group in groups if len(np.unique(at[group])) > 1]
-        rising = sum(np.polyfit(np.log(at[group]), ratio[group], 1)[0] > 0 for group in groups)
-        if 2 * rising > len(groups):
-            reasons.append(f"ratio rises with {what} at {rising} of {len(groups)} {names}")
-        elif f"{scale} = 0" in law["bounds_hit"]:
-            reasons.append(f"ratio does not fall with {what}")
-        elif hit := [bound for bound in law["bounds_hit"] if bound.startswith(f"{TERMS[scale][1]} = ")]:
-            reasons.append(f"ratio follows no power of {what} ({hit[0]} is a bound)")
-    if law["term_tests"]["both"] is None:
-        reasons.append(f"{law['n']} cells for {len(law['coefficients'])} coefficients test nothing")
-    elif not reasons and law["term_tests"]["both"] > 1 - LEVEL:
-        reasons.append(f"ratio is constant within scatter (F test, p = {law['term_tests']['both']:.2g})")
-    return reasons
-
-
-def _warnings(law):
-    out = [f"{reason}: no law of this form" for reason in law["verdict_reasons"]]
-    for term, what in (("b", "size"), ("c", "training")):
-        if (p := law["term_tests"][term]) is not None and p > 1 - LEVEL:
-            out.append(f"ratio does not fall with {what} beyond scatter (F test, p = {p:.2g})")
-    for hit in law["bounds_hit"]:
-        out.append(f"{hit} is a bound: the errors of the other coefficients are given that")
-    if law["share_agreeing"] < 0.5:
-        out.append(f"only {law['share_agreeing']:.0%} of the starts end at the best objective")
     return out

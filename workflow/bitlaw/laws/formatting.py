@@ -3,38 +3,51 @@
 import math
 import re
 
+from bitlaw.laws.forms import NATURAL, TERMS
+from bitlaw.laws.verdict import is_law
+
 GREEK = {"alpha": "α", "beta": "β"}
 
 
 def describe(law):
     """The law for people: numbers, errors, intervals and fit on one line; says so when there is no law."""
-    ends = {name: [span[end] for end in ("low", "high")] for name, span in law["profile"].items()}
-    shown = {name: ["unbounded" if end is None else f"{end:.3g}" for end in pair] for name, pair in ends.items()}
-    intervals = "95 %: " + ", ".join(f"{GREEK.get(name, name)} {low} to {high}" for name, (low, high) in shown.items())
+    intervals = ", ".join(f"{GREEK.get(name, name)} {ends(interval)}" for name, interval in law["profile"].items())
     quality = f"n {law['n']}, RMSE {law['rmse']:.2g}" + ("" if law["r2"] is None else f", R² {law['r2']:.3f}")
-    verdict = "no law: " + "; ".join(law["verdict_reasons"]) + "; best fit " if law["verdict"] != "law" else ""
-    return f"{verdict}{_written(law, plain=True)} ({errors(law)}; {intervals}; {quality})"
+    against = "" if is_law(law) else f"no law: {'; '.join(law['verdict_reasons'])}; best fit "
+    return f"{against}{_written(law, plain=True)} ({errors(law)}; 95 %: {intervals}; {quality})"
 
 
 def listing(law):
     """The law for a terminal: a line a coefficient, then how good the fit is."""
-    loss = (
-        law["loss"] + (f", delta {law['delta']:g}" if law["delta"] else "") + (", of logarithms" if law["log"] else "")
-    )
+    loss = law["loss"] + (f", delta {law['delta']:g}" if law["delta"] else "")
+    loss += ", of logarithms" if law["log"] else ""
     lines = [f"{law['form']}: {law['equation']}; {law['n']} rows; loss {loss}"]
-    for name, c in law["coefficients"].items():
-        value = "-" if c["value"] is None else f"{c['value']:.6g}"
-        error = f"± {_two(c['stderr'])}" if c["stderr"] is not None else f"({c['reason']})"
-        span = law.get("profile", {}).get(name)
-        ends = "" if span is None else "  95 % " + " to ".join(
-            "unbounded" if span[end] is None else f"{span[end]:.4g}" for end in ("low", "high"))  # fmt: skip
-        lines.append(f"  {name:<5} {value:>12} {error}{ends}")
+    for name, entry in law["coefficients"].items():
+        value = "-" if entry["value"] is None else f"{entry['value']:.6g}"
+        error = f"± {_two(entry['stderr'])}" if entry["stderr"] is not None else f"({entry['reason']})"
+        profile = law.get("profile", {}).get(name)
+        known = "" if profile is None else f"  95 % {ends(profile, 4)}"
+        lines.append(f"  {name:<5} {value:>12} {error}{known}")
     quality = f"objective {law['objective']:.8g}, RMSE {law['rmse']:.4g}"
     quality += "" if law["r2"] is None else f", R² {law['r2']:.4f}"
     quality += "" if law["aicc"] is None else f", AICc {law['aicc']:.2f}"
     lines.append(f"{quality}; {law['share_agreeing']:.0%} of the starts end at this objective")
     lines += [f"at a bound: {', '.join(law['bounds_hit'])}"] if law["bounds_hit"] else []
     return "\n".join(lines + [f"no law: {reason}" for reason in law.get("verdict_reasons", [])])
+
+
+def ends(span, digits=3):
+    """An interval {low, high} as text: "0.063 to 0.71", "unbounded to 0.71" where there is no low end."""
+    low, high = (span[end] for end in ("low", "high"))
+    return " to ".join("unbounded" if end is None else f"{end:.{digits}g}" for end in (low, high))
+
+
+def interval(span, digits=2):
+    """A 95 % interval of law["profile"] for a figure: "0.063 to 0.71", "below 0.3, no lower end", "unbounded"."""
+    low, high = (None if span[f"{end}_unbounded"] else f"{span[end]:.{digits}g}" for end in ("low", "high"))
+    if low and high:
+        return f"{low} to {high}"
+    return f"above {low}, no upper end" if low else f"below {high}, no lower end" if high else "unbounded"
 
 
 def equation(law):
@@ -48,19 +61,19 @@ def errors(law):
     An exponent whose 95 % interval is unbounded is called that, with the end that it has.
     """
     parts = []
-    for name, c in law["coefficients"].items():
+    for name, entry in law["coefficients"].items():
         shown = GREEK.get(name, name)
-        span = law.get("profile", {}).get(name, {})
-        unbounded = [end for end in ("low", "high") if span.get(f"{end}_unbounded")]
-        if unbounded and c["value"] is not None:  # a standard error would claim to know it
+        interval = law.get("profile", {}).get(name, {})
+        unbounded = [end for end in ("low", "high") if interval.get(f"{end}_unbounded")]
+        if unbounded and entry["value"] is not None:  # a standard error would claim to know it
             side = {"low": "below", "high": "above"}[unbounded[0]]
-            end = span["high" if unbounded == ["low"] else "low"]
+            end = interval["high" if unbounded == ["low"] else "low"]
             parts.append(f"{shown} unbounded" + (f" {side} {end:.2g}" if len(unbounded) == 1 else ""))
-        elif c["stderr"] is not None:
-            parts.append(f"{shown} ± {_two(c['stderr'])}")
-        elif c["stderr_log"] is not None:
-            parts.append(f"ln {shown} ± {_two(c['stderr_log'])}")
-        elif c["value"] is not None:
+        elif entry["stderr"] is not None:
+            parts.append(f"{shown} ± {_two(entry['stderr'])}")
+        elif entry["stderr_log"] is not None:
+            parts.append(f"ln {shown} ± {_two(entry['stderr_log'])}")
+        elif entry["value"] is not None:
             parts.append(f"{shown} ± ?")
     return ", ".join(parts)
 
@@ -70,36 +83,43 @@ def _two(number):
 
 
 def _written(law, plain):
-    c = {name: entry["value"] for name, entry in law["coefficients"].items()}
-    out = f"CR = {c['a']:.3f}" if plain else rf"\mathrm{{CR}} = {c['a']:.3f}"
-    for scale, symbol, power in (("b", "P", "alpha"), ("c", "S", "beta")):
-        if not c[scale]:
+    values = {name: entry["value"] for name, entry in law["coefficients"].items()}
+    response = law.get("response", "CR")
+    out = f"{response} = {values['a']:.3f}" if plain else rf"\mathrm{{{response}}} = {values['a']:.3f}"
+    for term, variable in zip(TERMS, "PS", strict=True):
+        scale, exponent = values[term.scale], values[term.exponent]
+        if not scale:
             continue
-        digits, exponent = f"{c[scale]:.2e}".split("e")
-        if -3 <= int(exponent) <= 4:
-            number = f"{c[scale]:#.3g}".rstrip(".") if int(exponent) < 3 else f"{float(f'{c[scale]:.3g}'):.0f}"
+        digits, power_of_ten = f"{scale:.2e}".split("e")
+        if -3 <= int(power_of_ten) <= 4:
+            number = f"{scale:#.3g}".rstrip(".") if int(power_of_ten) < 3 else f"{float(f'{scale:.3g}'):.0f}"
         else:
-            number = f"{digits}e{int(exponent)}" if plain else rf"{digits}\!\times\!10^{{{int(exponent)}}}"
-        out += f" + {number} {symbol}^-{c[power]:.3f}" if plain else rf" + {number}\,{symbol}^{{-{c[power]:.3f}}}"
+            number = f"{digits}e{int(power_of_ten)}" if plain else rf"{digits}\!\times\!10^{{{int(power_of_ten)}}}"
+        out += f" + {number} {variable}^-{exponent:.3f}" if plain else rf" + {number}\,{variable}^{{-{exponent:.3f}}}"
     return out
 
 
 HEADER = ("protocol", "form", "a", "b", "α", "c", "β", "k", "RMSE", "LOO", "ΔAICc")
 
 
-def rows(found):
-    """A row for each protocol and form that was fitted: the study's form, then the winner, then the rest."""
+def rows(laws):
+    """Of {protocol: law}, a row for each protocol and form that was fitted: the study's form, the winner, the rest.
+
+    Lists of texts, in the order of HEADER.
+    """
     rows = []
-    for protocol, law in found.items():
-        fits, least = law["forms"], min(fit["aicc"] for fit in law["forms"].values() if fit["aicc"] is not None)
+    for protocol, law in laws.items():
+        fits = law["forms"]
+        least = min(fit["aicc"] for fit in fits.values() if fit["aicc"] is not None)
         for form in sorted(fits, key=lambda form: (form != "additive", form != law["winner"])):
             fit = fits[form]
-            cells = [_with_error(fit["coefficients"].get(name)) for name in ("a", "b", "alpha", "c", "beta", "k")]
-            marks = " (best)" * (form == law["winner"]) + " (no law)" * (form == "additive" and law["verdict"] != "law")
-            marks += f" ({', '.join(fit['bounds_hit'])})" * bool(fit["bounds_hit"])
+            marks = [" (best)"] if form == law["winner"] else []
+            marks += [" (no law)"] if form == "additive" and not is_law(law) else []
+            marks += [f" ({', '.join(fit['bounds_hit'])})"] if fit["bounds_hit"] else []
+            coefficients = [_with_error(fit["coefficients"].get(name)) for name in NATURAL]
             quality = [f"{fit['rmse']:.4f}", f"{fit['loo_rmse']:.4f}"]
-            delta = "" if fit["aicc"] is None else f"{fit['aicc'] - least:.1f}"
-            rows.append([protocol, form + marks, *cells, *quality, delta])
+            quality.append("" if fit["aicc"] is None else f"{fit['aicc'] - least:.1f}")
+            rows.append([protocol, form + "".join(marks), *coefficients, *quality])
     return rows
 
 
@@ -115,13 +135,13 @@ def _with_error(entry):
     return f"{value} ± ?"
 
 
-def markdown(modality, found):
+def markdown(modality, laws):
     """The fitted forms of a modality, {protocol: law}, as a markdown table of coefficients ± one standard error."""
     lines = [f"| {modality}: {HEADER[0]} | " + " | ".join(HEADER[1:]) + " |", "|---|---|" + "---:|" * (len(HEADER) - 2)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows(found)]) + "\n"
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows(laws)]) + "\n"
 
 
-def latex(modality, found):
+def latex(modality, laws):
     r"""The same as a LaTeX tabular (booktabs)."""
     symbols = {"α": r"$\alpha$", "β": r"$\beta$", "ΔAICc": r"$\Delta$AICc", "±": r"$\pm$", "×/÷": r"$\times/\div$"}
 
@@ -132,5 +152,5 @@ def latex(modality, found):
         return re.sub(r"([\d.]+)e([+-]?)0*(\d+)", r"$\1\\times10^{\2\3}$", text).replace("{+", "{")
 
     head = [r"\begin{tabular}{ll" + "r" * (len(HEADER) - 2) + "}", r"\toprule", line(HEADER), r"\midrule"]
-    body = [line(row) for row in rows(found)]
+    body = [line(row) for row in rows(laws)]
     return "\n".join([f"% {modality}", *head, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"

@@ -5,72 +5,73 @@ import scipy.stats
 from scipy.optimize import linprog
 
 from bitlaw import InputError
-from bitlaw.laws import fitting, forms, profile_intervals
+from bitlaw.analysis.cell_table import PARAMETERS
+from bitlaw.laws import estimation, fitting, forms, profile_intervals
 from bitlaw.laws.bootstrap import over_cells, over_chunks, start_at
+from bitlaw.laws.estimation import FLOOR, Problem
 
-DELTAS = (1e-4, 1e-3, 1e-2)
-KINDS = ("total", "nonembedding", "nominal")
+DELTAS = (1e-4, 1e-3, 1e-2)  # of Huber's loss
+OF_A_FORM = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing", "bounds_hit", "profile")
 
 
 def assess(table, column, chunks=None, kind="total", warmup=None):
     """Everything that `results/<study>/laws/<modality>.json` says of one protocol: `fitting.fit` and how well it holds.
 
     table: DataFrame of one modality, a row a cell: step, params_<kind>, and `column`, the ratio. chunks: float
-    `[cells, chunks]` in the table's order, or None when only the means are known. kind: total, nonembedding or
-    nominal. warmup: see `sensitivity`. Added to the law: `compare`'s keys, "lack_of_fit", "robust", "sensitivity",
-    "bootstrap" (see `resampling`), "samples" (its draws), "profile_curve".
+    `[cells, chunks]`, the ratio of each chunk in the table's order, or None when only the means are known. kind: total,
+    nonembedding or nominal. warmup: see `sensitivity`. Added to the law: `compare`'s keys, "lack_of_fit", "robust",
+    "sensitivity", "bootstrap" (see `bootstrap`), "samples" (its draws), "profile_curve", "at_ends_of_a" (see
+    `profile_intervals`).
     """
     if f"params_{kind}" not in table or table[f"params_{kind}"].isna().any():
         raise InputError(f"law: not every model has a {kind} count of parameters; give it or choose another `params`")
     params, steps, ratio = table[f"params_{kind}"], table["step"], table[column]
     law = fitting.fit(params, steps, ratio, params_kind=kind)
     law |= compare(params, steps, ratio)
-    law |= {"lack_of_fit": lack_of_fit(law), "robust": robust(params, steps, ratio)}
+    law["lack_of_fit"] = lack_of_fit(law)
+    law["robust"] = robust(params, steps, ratio)
     law["sensitivity"] = sensitivity(table, column, kind, warmup)
-    bootstrap = over_cells(law) if chunks is None else over_chunks(law, chunks)
-    law["samples"] = bootstrap.pop("samples")
-    law["bootstrap"] = bootstrap
+    redrawn = over_cells(law) if chunks is None else over_chunks(law, chunks)
+    law["samples"] = redrawn.pop("samples")
+    law["bootstrap"] = redrawn
     law["profile_curve"] = profile_intervals.profile_curve(law)
+    law["at_ends_of_a"] = profile_intervals.at_ends_of_a(law)
     return law
 
 
 def compare(params, steps, ratio):
-    """{form: law and its leave-one-out error}, the winner, and the hold-outs; JSON-ready.
+    """Every form on the same cells: {forms, winner, holdouts}, JSON-ready.
 
-    Keys: "forms": {form: {coefficients, objective, rmse, r2, aicc, share_agreeing, bounds_hit, profile, loo_rmse}};
-    "winner": the form of least AICc; "holdouts": {name: {params, steps, observed, predicted: {form: [ratio]}, rmse:
-    {form}}} for the largest model, the last step, and the far corner (the two largest models at the two last steps),
-    those that leave enough cells to fit.
+    forms: {form: {coefficients, objective, rmse, r2, aicc, share_agreeing, bounds_hit, profile, loo_rmse}}, those that
+    there are enough cells for; loo_rmse: see `leave_one_out`. winner: the form of least AICc. holdouts: {name: {params,
+    steps, observed, predicted: {form: [ratio]}, rmse: {form}}} for the largest model, the last step, and the far corner
+    (the two largest models at the two last steps), those that leave enough cells to fit.
     """
     params, steps, ratio = (np.asarray(column, dtype=np.float64) for column in (params, steps, ratio))
-    found, fitted = {}, {}
+    fits = {}
     for form in forms.EQUATIONS:
-        if len(ratio) <= len(forms.centred(form)) + 1:
-            continue
-        law = fitted[form] = fitting.fit(params, steps, ratio, form=form)
-        kept = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing", "bounds_hit", "profile")
-        found[form] = {key: law[key] for key in kept} | {"loo_rmse": leave_one_out(law)}
-    ranked = [form for form in found if found[form]["aicc"] is not None]
-    winner = min(ranked, key=lambda form: found[form]["aicc"]) if ranked else None
-    return {"forms": found, "winner": winner, "holdouts": _holdouts(params, steps, ratio, list(found))}
+        if len(ratio) > len(forms.centred(form)) + 1:
+            law = fitting.fit(params, steps, ratio, form=form)
+            fits[form] = {key: law[key] for key in OF_A_FORM} | {"loo_rmse": leave_one_out(law)}
+    ranked = [form for form, fit in fits.items() if fit["aicc"] is not None]
+    winner = min(ranked, key=lambda form: fits[form]["aicc"]) if ranked else None
+    return {"forms": fits, "winner": winner, "holdouts": _holdouts(params, steps, ratio, list(fits))}
 
 
 def leave_one_out(law):
-    """Root mean square error of each cell predicted by the law fitted to all others."""
-    params, steps, ratio = (np.array(law[key]) for key in ("params", "steps", "ratio"))
-    x, y = np.log(params / law["P0"]), np.log(steps / law["S0"])
+    """Root mean square error of each cell's ratio as predicted by the law fitted to all other cells."""
+    problem = Problem.of_law(law)
     errors = []
-    for i in range(len(ratio)):
-        rest = np.arange(len(ratio)) != i
-        found = forms.polish(
-            law["form"], x[rest], y[rest], ratio[rest], start_at(law, ratio[rest]), tolerance=forms.REFIT
-        )
-        predicted, _ = forms.values(law["form"], found.params.valuesdict(), x[i : i + 1], y[i : i + 1])
-        errors.append(float(predicted[0] - ratio[i]))
+    for i, ratio in enumerate(problem.response):
+        rest = problem.among(np.arange(len(problem.response)) != i)
+        at = estimation.polish(rest, start_at(law, rest.response), estimation.REFIT).params.valuesdict()
+        predicted, _ = forms.values(law["form"], at, problem.x[i : i + 1], problem.y[i : i + 1])
+        errors.append(float(predicted[0] - ratio))
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
 def _holdouts(params, steps, ratio, names):
+    """See `compare`."""
     sizes, times = np.unique(params), np.unique(steps)
     corners = {
         "largest model": params == sizes[-1],
@@ -81,23 +82,23 @@ def _holdouts(params, steps, ratio, names):
     for name, held in corners.items():
         if len(np.unique(params[~held])) < 3 or len(np.unique(steps[~held])) < 3:
             continue  # a constant and a power need three: there is no such hold-out
-        kept = {form for form in names if (~held).sum() > len(forms.centred(form))}
-        predicted = {form: _extrapolated(form, params, steps, ratio, held) for form in names if form in kept}
+        kept = [form for form in names if (~held).sum() > len(forms.centred(form))]
+        predicted = {form: _extrapolated(form, params, steps, ratio, held) for form in kept}
         out[name] = {
             "params": params[held].tolist(),
             "steps": steps[held].tolist(),
             "observed": ratio[held].tolist(),
-            "predicted": {form: values.tolist() for form, values in predicted.items()},
-            "rmse": {form: float(np.sqrt(np.mean((v - ratio[held]) ** 2))) for form, v in predicted.items()},
+            "predicted": {form: ratios.tolist() for form, ratios in predicted.items()},
+            "rmse": {form: float(np.sqrt(np.mean((r - ratio[held]) ** 2))) for form, r in predicted.items()},
         }
     return out
 
 
 def _extrapolated(form, params, steps, ratio, held):
-    """Ratios of the held cells by `form`, fitted to the others."""
-    x, y = (np.log(at) - np.log(at).mean() for at in (params, steps))
-    found = forms.estimate(form, x[~held], y[~held], ratio[~held]).result.params.valuesdict()
-    return forms.values(form, found, x[held], y[held])[0]
+    """Ratios of the `held` cells (a mask) by `form`, fitted to the others."""
+    x, y = (np.log(column) - np.log(column).mean() for column in (params, steps))
+    best = estimation.estimate(Problem(form, x, y, ratio).among(~held)).result
+    return forms.values(form, best.params.valuesdict(), x[held], y[held])[0]
 
 
 def lack_of_fit(law):
@@ -109,13 +110,14 @@ def lack_of_fit(law):
     of f + g against f + g + k f g, one degree of freedom. p is null without degrees of freedom.
     """
     params, steps, ratio = (np.array(law[key]) for key in ("params", "steps", "ratio"))
-    sizes, times = (np.column_stack([at == value for value in np.unique(at)]).astype(float) for at in (params, steps))
+    sizes, times = (np.column_stack([column == value for value in np.unique(column)]).astype(float)
+                    for column in (params, steps))  # fmt: skip
     design = np.column_stack([sizes, times[:, 1:]])
     coefficients = np.linalg.lstsq(design, ratio, rcond=None)[0]
     residuals = ratio - design @ coefficients
     left, free = float(residuals @ residuals), len(ratio) - int(np.linalg.matrix_rank(design))
     more = design.shape[1] - len(law["coefficients"])
-    exact = left <= forms.FLOOR * float(ratio @ ratio)
+    exact = left <= FLOOR * float(ratio @ ratio)
     p_law = p_additive = None
     if free > 0 and more > 0 and not exact:
         squares = float(np.sum(np.square(law["residuals"])))
@@ -157,10 +159,8 @@ def sensitivity(table, column, kind="total", warmup=None):
     table: DataFrame of one modality with params_total, params_nonembedding, params_nominal (each optional), step and
     `column`, the ratio. `warmup`: the steps of learning-rate warm-up, None when not known.
     """
-    cases = {kind: table for kind in KINDS if f"params_{kind}" in table and table[f"params_{kind}"].notna().all()}
-    out = {}
-    for name, part in cases.items():
-        out[name] = _brief(part[f"params_{name}"], part["step"], part[column])
+    known = [count for count in PARAMETERS if count in table and table[count].notna().all()]
+    out = {count.removeprefix("params_"): _brief(table[count], table["step"], table[column]) for count in known}
     if warmup is not None and (table["step"] <= warmup).any():
         part = table[table["step"] > warmup]
         try:

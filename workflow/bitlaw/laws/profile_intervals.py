@@ -11,153 +11,130 @@ import scipy.stats
 from scipy.optimize import brentq, least_squares, minimize, minimize_scalar, nnls
 
 from bitlaw.analysis.block_bootstrap import LEVEL
-from bitlaw.laws import forms
-from bitlaw.laws.forms import BOUNDS, GRID
+from bitlaw.laws import estimation, forms
+from bitlaw.laws.estimation import GRID, Problem
+from bitlaw.laws.forms import BOUNDS, SIZE, TERMS, TRAINING
 
-FINE = np.geomspace(*BOUNDS, 15)
+FINE = np.geomspace(*BOUNDS, 15)  # exponents
+POINTS = 12  # between an estimate and its limit, at which an interval's end is first looked for
+STARTS = ((0.03, 0.3), (0.3, 0.3), (0.3, 0.03), (1.0, 1.0), (3.0, 0.5))  # exponents of size and training
 UNKNOWN = {"low": None, "high": None, "low_unbounded": True, "high_unbounded": True}
 
 
-def project(target, *columns):
-    """Sum of squares left by the best non-negative constant and coefficients of `columns`."""
-    return nnls(np.column_stack([np.ones_like(target), *columns]), target)[1] ** 2
+def without_a_term(problem):
+    """{b, c: the least sum of squares of the additive form without its size term, without its training term}."""
+    return {
+        SIZE.scale: _least(lambda beta: _left(problem.response, np.exp(-beta * problem.y))),
+        TRAINING.scale: _least(lambda alpha: _left(problem.response, np.exp(-alpha * problem.x))),
+    }
 
 
-def minimum(objective):
-    """Least value of a function of one exponent over BOUNDS: grid, then Brent inside the best bracket."""
-    values = [objective(exponent) for exponent in FINE]
-    best = int(np.argmin(values))
-    ends = np.log(FINE[[max(best - 1, 0), min(best + 1, len(FINE) - 1)]])
-    found = minimize_scalar(lambda e: objective(math.exp(e)), bounds=ends, method="bounded", options={"xatol": 1e-7})
-    return float(min(found.fun, values[best]))
-
-
-def additive(best, x, y, ratio, floor):
+def additive(problem, best):
     """{a, alpha, beta: {low, high, low_unbounded, high_unbounded}} of the additive form, by variable projection.
 
-    best: lmfit's result; x, y: centred logarithms of P and S; floor: a sum of squares that is rounding.
+    best: lmfit's result of the least squares of `problem`.
     """
     if best.ndata == len(best.params):
         return {name: dict(UNKNOWN) for name in ("a", "alpha", "beta")}
-    allowed = _allowed(best.chisqr, best.nfree, floor)
-    value = best.params.valuesdict()
+    x, y, ratio = problem.x, problem.y, problem.response
+    at = best.params.valuesdict()
+    allowed = _allowed(best.chisqr, best.nfree, problem.rounding)
 
-    def joint(exponents, a):
-        alpha, beta = np.exp(np.clip(exponents, *np.log(BOUNDS)))
-        return nnls(np.column_stack([np.exp(-alpha * x), np.exp(-beta * y)]), ratio - a)[1] ** 2
+    starts = [(alpha, beta) for alpha in GRID[::2] for beta in GRID[::2]] + [(at["alpha"], at["beta"])]
 
-    coarse = np.log(GRID[::2])
-    log_starts = [(al, be) for al in coarse for be in coarse] + [np.log([value["alpha"], value["beta"]])]
+    def given_a(a):
+        start = min(starts, key=lambda exponents: _solved_given_a(problem, a, np.log(exponents))[1])
+        return _given_a(problem, a, start, allowed).fun
 
-    def at_a(a):
-        start = min(log_starts, key=lambda exponents: joint(exponents, a))
-        return minimize(joint, start, args=(a,), method="Nelder-Mead", options={"fatol": 1e-3 * allowed}).fun
-
-    def at_alpha(log_alpha):
+    def given_log_alpha(log_alpha):
         size = np.exp(-math.exp(log_alpha) * x)
-        return minimum(lambda beta: project(ratio, size, np.exp(-beta * y)))
+        return _least(lambda beta: _left(ratio, size, np.exp(-beta * y)))
 
-    def at_beta(log_beta):
+    def given_log_beta(log_beta):
         training = np.exp(-math.exp(log_beta) * y)
-        return minimum(lambda alpha: project(ratio, np.exp(-alpha * x), training))
+        return _least(lambda alpha: _left(ratio, np.exp(-alpha * x), training))
 
-    out = {}
-    low, high = _end(at_a, allowed, value["a"], 0.0), _end(at_a, allowed, value["a"], 2 * ratio.max())
-    out["a"] = {"low": low or 0.0, "high": high, "low_unbounded": False, "high_unbounded": high is None}
-    for name, scale, objective in (("alpha", "u", at_alpha), ("beta", "v", at_beta)):
-        out[name] = dict(UNKNOWN)
-        if value[scale] == -math.inf:
+    low, high = (_end(given_a, allowed, at["a"], limit) for limit in (0.0, 2 * ratio.max()))
+    out = {"a": {"low": low or 0.0, "high": high, "low_unbounded": False, "high_unbounded": high is None}}
+    for term, objective in ((SIZE, given_log_alpha), (TRAINING, given_log_beta)):
+        out[term.exponent] = interval = dict(UNKNOWN)
+        if at[term.centred_scale] == -math.inf:
             continue
         for side, bound in zip(("low", "high"), BOUNDS, strict=True):
-            at = _end(objective, allowed, math.log(value[name]), math.log(bound))
-            out[name] |= {side: None if at is None else math.exp(at), f"{side}_unbounded": at is None}
+            end = _end(objective, allowed, math.log(at[term.exponent]), math.log(bound))
+            interval |= {side: None if end is None else math.exp(end), f"{side}_unbounded": end is None}
     return out
 
 
-def by_refit(form, best, x, y, ratio, floor):
-    """The same of any form, of each of a, alpha, beta, k that it has, as it is written: the rest is refitted by steps.
+def by_refit(problem, best):
+    """The same of any form, of each of a, alpha, beta, k that it has, as natural coefficients: the rest is refitted.
 
     Each refit starts where the nearest one before it ended, so that it follows the valley.
     """
     at = best.params.valuesdict()
     names = [name for name in ("a", "alpha", "beta", "k") if name in at]
-    scales = {"alpha": "u", "beta": "u" if form == "multiplicative" else "v"}
     if best.ndata <= len(at):
         return {name: dict(UNKNOWN) for name in names}
-    allowed = _allowed(best.chisqr, best.ndata - len(at), floor)
+    allowed = _allowed(best.chisqr, best.ndata - len(at), problem.rounding)
+    limits = {"a": (0.0, 2 * problem.response.max()), "k": forms.POWERS, "alpha": BOUNDS, "beta": BOUNDS}
+    scale_of = {term.exponent: term.centred_scale for term in TERMS if term.centred_scale in at}
+    if problem.form == "multiplicative":
+        scale_of = {term.exponent: "u" for term in TERMS}
     out = {}
     for name in names:
-        k = at.get("k", 1.0) if name in scales else 1.0
-        low, high = {"a": (0.0, 2 * ratio.max()), "k": forms.POWERS}.get(name, BOUNDS)
-        out[name] = dict(UNKNOWN)
-        if at.get(scales.get(name), 0.0) == -math.inf:
+        out[name] = interval = dict(UNKNOWN)
+        if name in scale_of and at[scale_of[name]] == -math.inf:
             continue
-        turn, back = (float, float) if name == "a" else (math.log, math.exp)
-        follow = _refitted(form, name, at, x, y, ratio)
-        for side, limit in (("low", low), ("high", high)):
-            start = min(max(at[name] / k, low), high)
-            end = _end(lambda point, back=back, follow=follow: follow(back(point)), allowed, turn(start), turn(limit))
-            out[name] |= {side: None if end is None else back(end), f"{side}_unbounded": end is None}
+        value = at[name] / at.get("k", 1.0) if name in scale_of else at[name]
+        value = min(max(value, limits[name][0]), limits[name][1])
+        objective, search = _refitted(problem, name, at), _end if name == "a" else _end_in_log
+        for side, limit in zip(("low", "high"), limits[name], strict=True):
+            end = search(objective, allowed, value, limit)
+            interval |= {side: end, f"{side}_unbounded": end is None}
         if name == "a":  # nothing lies below 0: that end is an end
-            out[name] |= {"low": out[name]["low"] or 0.0, "low_unbounded": False}
+            interval |= {"low": interval["low"] or 0.0, "low_unbounded": False}
     return out
 
 
-def _refitted(form, fixed, at, x, y, ratio):
-    """A function of the coefficient `fixed`, as the form is written: the least sum of squares given it.
+def _refitted(problem, fixed, at):
+    """A function of the natural coefficient `fixed`: the least sum of squares given it.
 
-    Asked again it answers the same, though by then a better start may be known: a search for a root relies on that.
+    at: the centred parameters at the optimum, where the first refit starts. Asked again the function answers the same,
+    though by then a better start may be known: a search for a root relies on that.
     """
-    limits = forms.parameters(form, at, ratio)
-    free = [name for name in forms.centred(form) if name != fixed]
+    limits = estimation.parameters(problem.form, at, problem.response)
+    free = [name for name in problem.names if name != fixed]
     box = np.array([(limits[name].min, limits[name].max) for name in free]).T
-    columns = [forms.centred(form).index(name) for name in free]
-    scale = at.get("k", 1.0) if fixed in ("alpha", "beta") else 1.0
-    known, costs = {at[fixed] / scale: np.clip([at[name] for name in free], *box)}, {}
+    columns = [problem.names.index(name) for name in free]
+    scaled_by_k = fixed in ("alpha", "beta") and "k" in free  # the centred exponent is k times the natural one
+    value_at_best = at[fixed] / at["k"] if scaled_by_k else at[fixed]
+    refits, costs = {value_at_best: np.clip([at[name] for name in free], *box)}, {}
 
     def placed(vector, value):
-        found = dict(zip(free, vector, strict=True))
-        scale = found["k"] if fixed in ("alpha", "beta") and "k" in found else 1.0
-        return found | {fixed: value * scale}
+        free_values = dict(zip(free, vector, strict=True))
+        return free_values | {fixed: value * free_values["k"] if scaled_by_k else value}
 
     def objective(value):
         if value in costs:
             return costs[value]
-        start = known[min(known, key=lambda other: abs(math.log((other + 1e-9) / (value + 1e-9))))]
+        nearest = min(refits, key=lambda other: abs(math.log((other + 1e-9) / (value + 1e-9))))
 
         def residual(vector):
-            return forms.residuals(form, placed(vector, value), x, y, ratio, False)[0]
+            return problem.residuals(placed(vector, value))[0]
 
         def slopes(vector):
-            every = forms.residuals(form, placed(vector, value), x, y, ratio, False)[1]
+            every = problem.residuals(placed(vector, value))[1]
             out = every[:, columns]
-            if fixed in ("alpha", "beta") and "k" in free:  # the centred exponent moves with k
-                out[:, free.index("k")] += value * every[:, forms.centred(form).index(fixed)]
+            if scaled_by_k:
+                out[:, free.index("k")] += value * every[:, problem.names.index(fixed)]
             return out
 
         tight = {"x_scale": "jac", "ftol": 1e-8, "xtol": 1e-8, "gtol": 1e-10, "max_nfev": 60}
-        found = least_squares(residual, start, slopes, box, **tight)
-        known[value], costs[value] = found.x, 2 * found.cost
+        refit = least_squares(residual, refits[nearest], slopes, box, **tight)
+        refits[value], costs[value] = refit.x, 2 * refit.cost
         return costs[value]
 
     return objective
-
-
-def _allowed(squares, free, floor):
-    """The largest sum of squares of a 95 % interval."""
-    return squares * (1 + scipy.stats.f.ppf(LEVEL, 1, free) / free) + floor
-
-
-def _end(objective, allowed, estimate, limit):
-    """The farthest point towards `limit` still allowed; None when that is the limit itself."""
-    points = np.linspace(estimate, limit, 13)
-    within = [i for i in range(1, 13) if objective(points[i]) <= allowed]
-    last = within[-1] if within else 0
-    if last == 12:
-        return None
-    if objective(points[last]) >= allowed:  # noise-free data: the interval is the point
-        return float(points[last])
-    return float(brentq(lambda at: objective(at) - allowed, points[last], points[last + 1], xtol=1e-10))
 
 
 def profile_curve(law):
@@ -166,19 +143,101 @@ def profile_curve(law):
     objective: the sum of squares with all else refitted, a: its constant, allowed: the objective at the edge of the
     95 % interval (null without degrees of freedom).
     """
-    x, y = np.log(np.array(law["params"]) / law["P0"]), np.log(np.array(law["steps"]) / law["S0"])
-    ratio = np.array(law["ratio"])
+    problem = Problem.of_law(law)
     out = {"alpha": np.geomspace(*BOUNDS, 60).tolist(), "a": [], "objective": [], "allowed": None}
     for alpha in out["alpha"]:
-        size = np.exp(-alpha * x)
+        size = np.exp(-alpha * problem.x)
 
-        def left(log_beta, size=size):
-            return project(ratio, size, np.exp(-math.exp(log_beta) * y))
+        def given_log_beta(log_beta, size=size):
+            return _left(problem.response, size, np.exp(-math.exp(log_beta) * problem.y))
 
-        found = minimize_scalar(left, bounds=np.log(BOUNDS), method="bounded")
-        design = np.column_stack([np.ones_like(x), size, np.exp(-math.exp(found.x) * y)])
-        out["a"].append(float(nnls(design, ratio)[0][0]))
-        out["objective"].append(float(found.fun))
+        refit = minimize_scalar(given_log_beta, bounds=np.log(BOUNDS), method="bounded")
+        design = np.column_stack([np.ones_like(size), size, np.exp(-math.exp(refit.x) * problem.y)])
+        out["a"].append(float(nnls(design, problem.response)[0][0]))
+        out["objective"].append(float(refit.fun))
     if (free := law["degrees_of_freedom"]) > 0:
         out["allowed"] = _allowed(law["objective"], free, 0.0)
     return out
+
+
+def at_ends_of_a(law):
+    """The natural coefficients of the additive law refitted with `a` at each end of its 95 % interval, low end first.
+
+    [{a, b, alpha, c, beta}]; an end that is unbounded, or that is the estimate itself, has none.
+    """
+    problem = Problem.of_law(law)
+    values = {name: entry["value"] for name, entry in law["coefficients"].items()}
+    exponents = (values["alpha"] or 0.5, values["beta"] or 0.5)
+    tolerance = 1e-6 * problem.response.mean()
+    out = []
+    for a in (law["profile"]["a"][end] for end in ("low", "high")):
+        if a is None or abs(a - values["a"]) <= tolerance:
+            continue
+        refits = [_given_a(problem, a, start, law["objective"]) for start in (exponents, *STARTS)]
+        refit = min(refits, key=lambda refit: refit.fun)
+        (size, training), _ = _solved_given_a(problem, a, refit.x)
+        alpha, beta = _exponents(refit.x)
+        b, c = size * law["P0"] ** alpha, training * law["S0"] ** beta
+        out.append({"a": a, "b": float(b), "alpha": float(alpha), "c": float(c), "beta": float(beta)})
+    return out
+
+
+def _given_a(problem, a, exponents, squares):
+    """scipy's result of the additive law's least squares with this constant: x, the log exponents, fun, the squares.
+
+    exponents: where the search starts; squares: a sum of squares to be precise against.
+    """
+
+    def left(log_exponents):
+        return _solved_given_a(problem, a, log_exponents)[1]
+
+    return minimize(left, np.log(exponents), method="Nelder-Mead", options={"fatol": 1e-3 * squares})
+
+
+def _solved_given_a(problem, a, log_exponents):
+    """((size term at P0, training term at S0), sum of squares) of the best non-negative terms with these exponents."""
+    alpha, beta = _exponents(log_exponents)
+    design = np.column_stack([np.exp(-alpha * problem.x), np.exp(-beta * problem.y)])
+    terms, norm = nnls(design, problem.response - a)
+    return terms, norm**2
+
+
+def _exponents(logarithms):
+    return np.exp(np.clip(logarithms, *np.log(BOUNDS)))
+
+
+def _left(target, *columns):
+    """Sum of squares left by the best non-negative constant and coefficients of `columns`."""
+    return nnls(np.column_stack([np.ones_like(target), *columns]), target)[1] ** 2
+
+
+def _least(objective):
+    """Least value of a function of one exponent over BOUNDS: grid, then Brent inside the best bracket."""
+    values = [objective(exponent) for exponent in FINE]
+    best = int(np.argmin(values))
+    ends = np.log(FINE[[max(best - 1, 0), min(best + 1, len(FINE) - 1)]])
+    refined = minimize_scalar(lambda e: objective(math.exp(e)), bounds=ends, method="bounded", options={"xatol": 1e-7})
+    return float(min(refined.fun, values[best]))
+
+
+def _allowed(squares, free, rounding):
+    """The largest sum of squares of a 95 % interval."""
+    return squares * (1 + scipy.stats.f.ppf(LEVEL, 1, free) / free) + rounding
+
+
+def _end(objective, allowed, estimate, limit):
+    """The farthest point from `estimate` towards `limit` still allowed; None when that is the limit itself."""
+    points = np.linspace(estimate, limit, POINTS + 1)
+    within = [i for i in range(1, POINTS + 1) if objective(points[i]) <= allowed]
+    last = within[-1] if within else 0
+    if last == POINTS:
+        return None
+    if objective(points[last]) >= allowed:  # noise-free data: the interval is the point
+        return float(points[last])
+    return float(brentq(lambda point: objective(point) - allowed, points[last], points[last + 1], xtol=1e-10))
+
+
+def _end_in_log(objective, allowed, estimate, limit):
+    """The same, searched in the logarithm of a positive coefficient."""
+    end = _end(lambda log: objective(math.exp(log)), allowed, math.log(estimate), math.log(limit))
+    return None if end is None else math.exp(end)

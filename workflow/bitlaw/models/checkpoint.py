@@ -3,31 +3,70 @@
 A checkpoint is a folder in the layout of the Hugging Face Hub: config.json, *.safetensors, tokenizer.json.
 """
 
-import hashlib
 import json
 import math
+import re
 import struct
 from pathlib import Path
 
 from bitlaw import InputError
+from bitlaw.runtime.hashing import digest
 
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-EMBEDDINGS = ("embed_in", "embed_out", "embed_tokens", "lm_head", "wte", "wpe")
+# what transformers calls the embeddings of tokens and positions and the head, of one architecture or another
+EMBEDDINGS = {
+    *("embed_in", "embed_tokens", "embeddings", "tokens_embed", "word_embedding", "word_embeddings", "wte", "w"),
+    *("embed_positions", "position_embeddings", "positions_embed", "token_type_embeddings", "wpe"),
+    *("decoder", "embed_out", "head", "lm_head", "lm_loss", "output_projection", "predictions"),
+}
+SINGLE = "model.safetensors"
+SHARD = re.compile(r"-\d+-of-(\d+)\.")  # in the name of one of several files of weights
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 def weight_files(folder):
-    """The safetensors files of `folder`, in name order; InputError if there are none."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
+    """The safetensors files that hold the weights of `folder`, in name order.
+
+    Where there is an index, the files that it names: a copy beside them (consolidated.safetensors) does not count.
+    Raises InputError when there are none, when one is missing, or when it is open which of two sets is the model.
+    """
+    folder = Path(folder)
+    sets = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        sets.setdefault(SHARD.sub(r"-*-of-\1.", path.name), []).append(path)
+    if not sets:
         raise InputError(
             f"{folder}: holds no *.safetensors; give a folder with config.json, weights and tokenizer.json"
         )
+    named = _named_by_index(folder / "model.safetensors.index.json")
+    # transformers takes a model.safetensors before it looks for an index
+    if named and (SINGLE not in sets or sets[SINGLE] == named):
+        return named
+    if len(sets) > 1:
+        raise InputError(f"{folder}: holds two sets of weights ({', '.join(sets)}); keep one of them")
+    ((pattern, files),) = sets.items()
+    if (shard := SHARD.search(files[0].name)) and len(files) != int(shard[1]):
+        raise InputError(f"{folder}: {pattern}: {len(files)} of {int(shard[1])} files are there; fetch the others")
+    return files
+
+
+def _named_by_index(index):
+    """Paths of the files that an index of weights names, in name order; none where there is no index."""
+    if not index.exists():
+        return []
+    try:
+        files = sorted({index.with_name(name) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise InputError(f"{index}: not an index of weights; fetch it again") from None
+    for path in files:
+        if not path.exists():
+            raise InputError(f"{index}: names {path.name}, which is not there; fetch it")
     return files
 
 
 def read_config(folder):
+    """The content of the folder's config.json; InputError when it cannot be read as JSON."""
     path = Path(folder) / "config.json"
     try:
         return json.loads(path.read_text())
@@ -37,29 +76,28 @@ def read_config(folder):
 
 def shapes(folder):
     """Name to shape of every parameter, from the headers alone."""
-    found = {}
+    entries = {}
     for path in weight_files(folder):
         with open(path, "rb") as file:
             try:
                 header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
             except (ValueError, struct.error, MemoryError, OverflowError):
                 raise InputError(f"{path}: not a safetensors file; fetch it again") from None
-        found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    return {name: shape for name, shape in found.items() if not name.endswith(BUFFERS)}
+        entries |= header
+    return {n: e["shape"] for n, e in entries.items() if n != "__metadata__" and not n.endswith(BUFFERS)}
 
 
 def describe(folder):
-    """weights_sha256, params_total and params_nonembedding (all but the token embeddings and the head)."""
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
+    """{weights_sha256, params_total, params_nonembedding} of a checkpoint.
+
+    The hash is that of the files of weights, one after another; params_nonembedding leaves out the embeddings of
+    tokens and positions and the head.
+    """
     counts = {name: math.prod(shape) for name, shape in shapes(folder).items()}
-    embedding = sum(n for name, n in counts.items() if any(f"{part}." in name for part in EMBEDDINGS))
+    embedding = sum(n for name, n in counts.items() if {*name.split(".")[-2:-1]} & EMBEDDINGS)
     total = sum(counts.values())
     return {
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": digest(*weight_files(folder)),
         "params_total": total,
         "params_nonembedding": total - embedding,
     }
@@ -83,32 +121,58 @@ def compute(precision, device):
     return precision if precision != "int8" else "fp32" if device == "cpu" else "fp16"
 
 
-def load(folder, precision="fp32", device="cpu"):
-    """The model of `folder`: NeoX for GPT-NeoX checkpoints, else through transformers (see `transformers_lm`).
+def check_vocabulary(model, ids, where=""):
+    """Raise InputError, its line beginning with `where`, when a token of `ids` (int arrays) is unknown to `model`."""
+    largest = max((int(tokens.max()) for tokens in ids if len(tokens)), default=0)
+    if largest >= model.vocabulary:
+        raise InputError(
+            f"{where}token {largest}, but the model knows {model.vocabulary}: give the tokenizer that belongs to it"
+        )
 
-    In int8 its products have threshold 0 (see `llm_int8`). Raises InputError for what cannot be loaded so.
+
+def load(folder, precision="fp32", device="cpu"):
+    """The model of `folder`: a `gpt_neox.NeoX` where that computes all its settings, else through transformers.
+
+    In int8 its products have threshold 0 (see `llm_int8`). Raises InputError for what cannot be loaded so, and for
+    models of transformers that cannot be coded (see `autoregression`).
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     config = read_config(folder)
+    weight_files(folder)
     # torch takes seconds to import: only those who load weights pay
     import torch
 
     from bitlaw.models import gpt_neox
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[compute(precision, device)]
-    if config.get("model_type") != gpt_neox.NeoX.architecture:
-        if precision == "int8":
-            raise InputError(f"{folder}: precision int8 is for GPT-NeoX models; choose fp32, bf16 or fp16 for this one")
-        from bitlaw.models import transformers_lm
-
-        return transformers_lm.Generic(folder, dtype, device)
-    if config.get("hidden_act", "gelu") != "gelu":
+    other = f"model_type {config.get('model_type')!r}"
+    if config.get("model_type") == gpt_neox.NeoX.architecture:
+        other = gpt_neox.not_covered(config)
+    if other is None:
+        model = _neox(folder, config, dtype, device)
+    elif precision == "int8":
         raise InputError(
-            f"{folder}/config.json: hidden_act {config['hidden_act']!r} is not GPT-NeoX's; expected 'gelu'"
+            f"{folder}: precision int8 is for GPT-NeoX models; choose fp32, bf16 or fp16 for this one "
+            f"({other} in config.json)"
         )
+    else:
+        from bitlaw.models import autoregression, transformers_lm
+
+        model = transformers_lm.Generic(folder, dtype, device)
+        autoregression.check(model, folder)
+    if precision == "int8":
+        from bitlaw.models import llm_int8
+
+        return llm_int8.quantised(model)
+    return model
+
+
+def _neox(folder, config, dtype, device):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from bitlaw.models import gpt_neox
 
     weights = {}
     for path in weight_files(folder):
@@ -119,11 +183,6 @@ def load(folder, precision="fp32", device="cpu"):
     if "lm_head.weight" in weights:
         weights["embed_out.weight"] = weights.pop("lm_head.weight")
     try:
-        model = gpt_neox.NeoX(config, weights, dtype, device)
+        return gpt_neox.NeoX(config, weights, dtype, device)
     except KeyError as error:
         raise InputError(f"{folder}: the checkpoint lacks {error}; fetch it again") from None
-    if precision == "int8":
-        from bitlaw.models import llm_int8
-
-        return llm_int8.quantised(model)
-    return model

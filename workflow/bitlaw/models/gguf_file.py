@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing_folder
 
 CONFIG = {  # of LlamaForCausalLM: key of the metadata
     "hidden_size": "llama.embedding_length",
@@ -59,8 +59,7 @@ def convert(source, folder):
         raise InputError(f"{path}: not a readable GGUF file ({error}); fetch it again") from None
     meta = {name: field.contents() for name, field in reader.fields.items()}
     weights = _weights(reader, meta, path)
-    with replacing(folder) as new:
-        new.mkdir()
+    with replacing_folder(folder) as new:
         (new / "config.json").write_text(json.dumps(_config(meta, weights, path), indent=1) + "\n")
         save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
         _tokenizer(meta, path).save(str(new / "tokenizer.json"))
@@ -92,7 +91,7 @@ def _weights(reader, meta, path):
     if scaling := [key for key in meta if key.startswith("llama.rope.scaling.")]:
         raise InputError(f"{path}: {scaling[0]} = {meta[scaling[0]]!r}; scaled rotary embeddings are not converted")
     heads = {"attn_q": "llama.attention.head_count", "attn_k": "llama.attention.head_count_kv"}
-    found = {}
+    weights = {}
     for tensor in reader.tensors:
         name = _name(tensor.name)
         if name is None:
@@ -101,8 +100,8 @@ def _weights(reader, meta, path):
         part = tensor.name.split(".")[-2]
         if part in heads:
             values = _halves(values, _value(meta, heads[part], path))
-        found[name] = np.ascontiguousarray(values)
-    return found
+        weights[name] = np.ascontiguousarray(values)
+    return weights
 
 
 def _name(name):

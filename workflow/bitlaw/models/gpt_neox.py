@@ -9,12 +9,43 @@ sums by their length). This is a property of kernels, not of a standard: it is t
 model, before it is relied on (`known_answer`).
 """
 
+import math
+
 import torch
 from torch.nn.functional import embedding, gelu, layer_norm, linear
 
 ROWS = 4  # below this many rows the library switches to matrix-vector kernels
 KEYS = 256
 QUERIES = 256  # rows of attention at a time: bounds the [queries, keys] array and skips most masked keys
+
+
+def not_covered(config):
+    """The first setting of a GPT-NeoX `config` (config.json's content) that `NeoX` does not compute; None if none.
+
+    `NeoX` would compute something else without a word; transformers knows these settings.
+    """
+    kind, _, share = _rotary(config)
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    rotary = int(width // heads * share) if isinstance(heads, int) and isinstance(width, int) and heads > 0 else 0
+    settings = {
+        f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "gelu") != "gelu",
+        f"rotary positions of type {kind!r}": kind != "default",
+        f"{rotary} rotary entries a head, an odd number": rotary % 2,
+        "attention_bias false": not config.get("attention_bias", True),
+        "tie_word_embeddings true": config.get("tie_word_embeddings", False),
+    }
+    return next((setting for setting, given in settings.items() if given), None)
+
+
+def _rotary(config):
+    """(type, base, share of each head) of the rotary positions, found where transformers looks for them, in its order.
+
+    `rope_parameters` of new files and `rope_scaling` of old ones go before the names that Pythia's files have.
+    """
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    base = rope.get("rope_theta", config.get("rotary_emb_base", 10000.0))
+    share = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
+    return rope.get("rope_type", rope.get("type", "default")), base, share
 
 
 class NeoX:
@@ -27,7 +58,6 @@ class NeoX:
 
     def __init__(self, config, weights, dtype=torch.float32, device="cpu"):
         get = {name.removeprefix("gpt_neox."): tensor.to(device, dtype) for name, tensor in weights.items()}
-        rope = config.get("rope_parameters") or {}
         self.dtype, self.device = dtype, torch.device(device)
         self.product = linear  # of the blocks; `int8` puts its own here
         self.layers = config["num_hidden_layers"]
@@ -42,7 +72,7 @@ class NeoX:
         self.final_norm = get["final_layer_norm.weight"], get["final_layer_norm.bias"]
         self.blocks = [
             {
-                short: (get[f"layers.{i}.{long}.weight"], get.get(f"layers.{i}.{long}.bias"))
+                short: (get[f"layers.{i}.{long}.weight"], get[f"layers.{i}.{long}.bias"])
                 for short, long in (
                     ("norm1", "input_layernorm"),
                     ("norm2", "post_attention_layernorm"),
@@ -54,8 +84,8 @@ class NeoX:
             }
             for i in range(self.layers)
         ]
-        rotary = int(self.size * config.get("rotary_pct", rope.get("partial_rotary_factor", 1.0)))
-        base = config.get("rotary_emb_base", rope.get("rope_theta", 10000.0))
+        _, base, share = _rotary(config)
+        rotary = int(self.size * share)
         inverse = 1.0 / (base ** (torch.arange(0, rotary, 2, dtype=torch.int64).float() / rotary))
         angles = torch.outer(torch.arange(self.context).float(), inverse).repeat(1, 2)
         self.rotary = rotary
@@ -156,7 +186,7 @@ class _Span:
 
 
 def _padded(length):
-    return -(-length // KEYS) * KEYS
+    return math.ceil(length / KEYS) * KEYS
 
 
 def _repeated(rows):

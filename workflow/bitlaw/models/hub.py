@@ -18,10 +18,11 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 
 from bitlaw import InputError
-from bitlaw.data.download import digest, reason
 from bitlaw.data.hub_errors import explained
+from bitlaw.data.network import reason
 from bitlaw.models import checkpoint
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing_folder, write_text
+from bitlaw.runtime.hashing import digest
 
 log = logging.getLogger("bitlaw")
 
@@ -45,8 +46,7 @@ def fetch_model(repository, revision, folder, tokenizer, commit=None, pins=PINS)
     if own:
         _same_vocabulary(own, tokenizer, repository)
         fetched["tokenizer.json"] = own
-    with replacing(folder) as new:
-        new.mkdir()
+    with replacing_folder(folder) as new:
         for name, path in fetched.items():
             shutil.copyfile(path, new / name)
         _place(weights, new, repository)
@@ -62,8 +62,7 @@ def fetch_tokenizer(repository, revision, folder, commit=None, pins=PINS):
     commit = _resolve(repository, revision, commit, pins)
     path = _need(repository, revision, commit, "tokenizer.json")
     record = _record(repository, revision, commit, {"tokenizer.json": path})
-    with replacing(folder) as new:
-        new.mkdir()
+    with replacing_folder(folder) as new:
         shutil.copyfile(path, new / "tokenizer.json")
         (new / "source.json").write_text(json.dumps(record, indent=1) + "\n")
     _pin(repository, revision, commit, pins)
@@ -93,8 +92,7 @@ def _pin(repository, revision, commit, pins):
     """Keep the first commit fetched of a revision."""
     pin = Path(pins) / repository / revision
     if not pin.exists():
-        with replacing(pin) as temporary:
-            temporary.write_text(f"{commit}\n")
+        write_text(pin, f"{commit}\n")
 
 
 def _get(repository, revision, commit, name):

@@ -3,8 +3,8 @@
 Weights and inputs are quantised row by row, x ≈ s·q / 127 with s = max |x| of the row and q an int8, and the products
 of the q are exact integers. At a threshold above 0, columns of the input where *any* row reaches it ("outliers") are
 taken out and multiplied in the model's own dtype: a row's product then depends on the rows beside it, so on later
-tokens and on other chunks of the batch (docs/int8.md). At threshold 0 every row is by itself. The kernels are
-bitsandbytes', on the CPU and on CUDA; embeddings and head stay as they are.
+tokens and on other chunks of the batch (docs/int8.md). At threshold 0 a row's product depends on that row alone.
+The kernels are bitsandbytes', on the CPU and on CUDA; embeddings and head stay as they are.
 """
 
 import copy
@@ -57,7 +57,7 @@ class Products:
 
 
 def quantised(model, threshold=0.0):
-    """A copy of `model` (neox.NeoX) with the matrices of its blocks in eight bits, by way of float16."""
+    """A copy of `model` (gpt_neox.NeoX) with the matrices of its blocks in eight bits, by way of float16."""
     eight = copy.copy(model)
     eight.blocks = []
     for layer, block in enumerate(model.blocks):
@@ -79,13 +79,13 @@ def at_threshold(model, threshold):
 
 def outlier_columns(model):
     """For each matrix, lists over layers of the mean and the largest number of outlier columns in a pass so far."""
-    found = model.product.columns
+    counts = model.product.columns
     layers = range(model.layers)
     return {
         matrix: {
             "of": model.blocks[0][matrix][0].values.shape[1],
-            "mean": [round(mean(found[layer, matrix]), 2) for layer in layers],
-            "max": [max(found[layer, matrix]) for layer in layers],
+            "mean": [round(mean(counts[layer, matrix]), 2) for layer in layers],
+            "max": [max(counts[layer, matrix]) for layer in layers],
         }
         for matrix in MATRICES
     }

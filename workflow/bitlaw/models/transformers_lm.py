@@ -1,8 +1,10 @@
-"""Any causal language model that transformers loads, with the interface of `neox.NeoX`.
+"""Any causal language model that transformers loads, with the interface of `gpt_neox.NeoX`.
 
 Its one-shot and step-by-step passes need not agree to the last bit, so streams are coded in lock-step:
-encoder and decoder make the same calls (see `codec`).
+encoder and decoder make the same calls (see `compression.codec`).
 """
+
+import inspect
 
 import torch
 
@@ -16,23 +18,29 @@ class Generic:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            )
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{folder}: transformers cannot load a causal language model there ({reason})") from None
+        if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers
+            raise InputError(f"{folder}: the checkpoint lacks {missing[0]} ({len(missing)} in all); fetch it again")
         self.model = model.eval().to(device)
         self.dtype, self.device = dtype, torch.device(device)
-        config = model.config.get_text_config()
-        self.architecture = config.model_type
+        self.config = model.config.get_text_config()
+        self.architecture = f"{self.config.model_type} in transformers"
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
         self.width = self.vocabulary
-        self.context = getattr(config, "max_position_embeddings", None)
+        self.context = getattr(self.config, "max_position_embeddings", None)
         if not self.context:
             raise InputError(
                 f"{folder}/config.json: no max_position_embeddings; bitlaw needs the length of the context"
             )
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def new_cache(self, batch, length):
+        """An empty cache for `hidden`; transformers grows it as needed."""
         from transformers import DynamicCache
 
         return DynamicCache(config=self.model.config)
@@ -41,8 +49,11 @@ class Generic:
     def hidden(self, ids, cache=None, past=0):
         """Logits `[batch, length, vocabulary]` of `ids`, int64 `[batch, length]`, at positions from `past`."""
         ids = ids.to(self.device)
-        positions = torch.arange(past, past + ids.shape[1], device=self.device).expand(len(ids), -1)
-        return self.model(ids, past_key_values=cache, use_cache=cache is not None, position_ids=positions).logits
+        more = {}
+        if self._takes_positions:
+            more["position_ids"] = torch.arange(past, past + ids.shape[1], device=self.device).expand(len(ids), -1)
+        return self.model(ids, past_key_values=cache, use_cache=cache is not None, **more).logits
 
     def head(self, rows, out=None):
+        """`rows`, logits already, in float32."""
         return rows.float()

@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from bitlaw.laws.fitting import evaluate
+from bitlaw.laws.fitting import values_of
+from bitlaw.laws.forms import evaluate
+from bitlaw.laws.verdict import is_law
+from bitlaw.study import PROTOCOLS
 
-PROTOCOLS = ("lossless", "published")
-KINDS = {"total": "all parameters", "nonembedding": "without embeddings", "nominal": "as in the model's name"}
+COUNTS = {"total": "all parameters", "nonembedding": "without embeddings", "nominal": "as in the model's name"}
 CURVE_POINTS = 24
 SHAPES = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left"]
 PANEL = (400, 270)  # pixels
@@ -32,16 +34,16 @@ def scripts():
     return vl_convert.javascript_bundle(vl_version=version)
 
 
-def kinds(cells):
+def counts(cells):
     """{count of parameters: its words} of those that every cell of the table has."""
-    columns = {kind: f"params_{kind}" for kind in KINDS}
-    return {kind: KINDS[kind] for kind, name in columns.items() if name in cells and cells[name].notna().all()}
+    columns = {count: f"params_{count}" for count in COUNTS}
+    return {count: COUNTS[count] for count, name in columns.items() if name in cells and cells[name].notna().all()}
 
 
 def scaling(cells, laws, linked=True, null="random"):
     """The specification (a dict): ratio over parameters, a panel a modality, curves of the laws.
 
-    cells: DataFrame with tables.COLUMNS; laws: {modality: {protocol: law}}, may lack some. Both as `figures.scaling`.
+    cells: DataFrame with cell_table.COLUMNS; laws: {modality: {protocol: law}}, may lack some.
     linked: a click on a cell leads to its provenance, which the page holds.
     """
     modalities = sorted(cells["modality"].drop_duplicates(), key=lambda name: name == null)
@@ -62,7 +64,7 @@ def scaling(cells, laws, linked=True, null="random"):
         scale=alt.Scale(domain=steps, range=[SHAPES[i % len(SHAPES)] for i in range(len(steps))]),
         legend=legend,
     )
-    sizes = {kind: sorted(cells[f"params_{kind}"].unique().tolist()) for kind in kinds(cells)}
+    sizes = {count: sorted(cells[f"params_{count}"].unique().tolist()) for count in counts(cells)}
     x = alt.X("x:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=14),
               axis=alt.Axis(values=alt.ExprRef(f"{json.dumps(sizes)}[size]"), format=".3~s", grid=False,
                             labelExpr="replace(datum.label, 'G', 'B')", labelOverlap="greedy",
@@ -133,7 +135,7 @@ def _points(cells, linked):
                  "step": int(row["step"]), "parameters": f"{row['params_total']:,.0f}", "y": ratio,
                  "low": ratio - half, "high": ratio + half,
                  "about": f"{place}: lossless {shown['lossless']}, published {shown['published']}", **shown, **link,
-                 **{f"params_{kind}": row[f"params_{kind}"] for kind in kinds(cells)}}
+                 **{f"params_{count}": row[f"params_{count}"] for count in counts(cells)}}
             )  # fmt: skip
     return rows
 
@@ -143,20 +145,18 @@ def _curves(cells, laws):
     rows = []
     for (modality, step), group in cells.groupby(["modality", "step"], sort=False):
         for protocol in PROTOCOLS:
-            law = laws.get(modality, {}).get(protocol) or {}
-            for kind in kinds(cells):
-                fit = law if law.get("params_kind") == kind else law.get("sensitivity", {}).get(kind, {})
-                data = group[group[f"cr_{protocol}"].notna()].sort_values(f"params_{kind}")
-                fitted = fit.get("verdict") == "law"
-                at, ratio = data[f"params_{kind}"].to_numpy(float), data[f"cr_{protocol}"].to_numpy(float)
-                if fitted and len(at):
-                    at = np.geomspace(at[0], at[-1], CURVE_POINTS)
-                    values = {name: c["value"] for name, c in fit["coefficients"].items()}
-                    ratio = evaluate("additive", values, at, float(step))
-                same = {"kind": "curve", "protocol": protocol, "modality": modality, "step": int(step), "size": kind}
-                same["fitted"] = "law" if fitted else "no law"
+            law = laws.get(modality, {}).get(protocol)
+            for count in counts(cells):
+                same = {"kind": "curve", "protocol": protocol, "modality": modality, "step": int(step), "size": count}
+                fit = law if not law or law["params_kind"] == count else law.get("sensitivity", {}).get(count)
+                data = group[group[f"cr_{protocol}"].notna()].sort_values(f"params_{count}")
+                params, ratio = data[f"params_{count}"].to_numpy(float), data[f"cr_{protocol}"].to_numpy(float)
+                if is_law(fit) and len(params):
+                    params = np.geomspace(params[0], params[-1], CURVE_POINTS)
+                    ratio = evaluate("additive", values_of(fit), params, float(step))
+                same["fitted"] = "law" if is_law(fit) else "no law"
                 rows += [
-                    same | {"at": float(f"{p:.5g}"), "y": float(f"{r:.5g}")} for p, r in zip(at, ratio, strict=True)
+                    same | {"at": float(f"{p:.5g}"), "y": float(f"{r:.5g}")} for p, r in zip(params, ratio, strict=True)
                 ]
     return rows
 

@@ -16,7 +16,7 @@ from bitlaw.data import seven_bit
 
 EDGES = (1, 2, 4, 8, 12)  # bits: a token below the first is expected, one above the last a surprise
 LEVELS = ("below 1", *(f"{low} to {high}" for low, high in pairwise(EDGES)), f"{EDGES[-1]} or more")
-COLUMNS = 64  # bytes in a row of a picture
+ROW_BYTES = 64  # of a picture
 MOST = 10  # tokens in the list of surprises
 
 
@@ -75,10 +75,10 @@ def pictures(chunk, cut, bits_by_byte):
         kept = "the same samples after % 128 of each byte: of 16 bits, 14 are left, and no sign"
         return [("The samples", "waveform of the chunk, 16-bit samples", first), ("After % 128", kept, second),
                 ("Bits", "bits a byte, two bytes a sample", _wave(bits_by_byte))]  # fmt: skip
-    rest = -len(chunk) % COLUMNS
-    grey, kept, bits = (np.pad(a, (0, rest)).reshape(-1, COLUMNS) for a in (chunk, low, bits_by_byte))
+    rest = -len(chunk) % ROW_BYTES
+    grey, kept, bits = (np.pad(a, (0, rest)).reshape(-1, ROW_BYTES) for a in (chunk, low, bits_by_byte))
     return [
-        ("The bytes", f"the chunk as a grey picture, {COLUMNS} bytes a row", _grey(grey, 255)),
+        ("The bytes", f"the chunk as a grey picture, {ROW_BYTES} bytes a row", _grey(grey, 255)),
         ("After % 128", "the same without the top bits, on the same scale of grey", _grey(kept, 255)),
         ("Bits", f"bits a byte from 0 (black) to {max(bits.max(), 1):.0f} (white)", _grey(bits, max(bits.max(), 1))),
     ]

@@ -3,11 +3,11 @@
 import csv
 import math
 
-PROTOCOLS = ("lossless", "published")
+from bitlaw.study import PROTOCOLS
 
 
 def finding(path, null="random"):
-    """The finding of the table of cells at `path` (tables.COLUMNS), as text; `null`: the modality that is the control.
+    """The finding of the table of cells at `path` (see `cell_table`), as text; `null`: the control.
 
     First what no code can compress, then the best ratio of each other modality; lossless ratios where there are any.
     Missing ratios are left out.
@@ -15,17 +15,17 @@ def finding(path, null="random"):
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     control = [row for row in rows if row["modality"] == null]
-    spans = {protocol: _span(control, protocol) for protocol in PROTOCOLS}
+    ranges = {protocol: _range(control, protocol) for protocol in PROTOCOLS}
     sentences = []
-    if (published := spans["published"]) and published[0] < 1:
+    if (published := ranges["published"]) and published[0] < 1:
         text = f"{null.capitalize()} bytes, which nothing can compress, “compress” to {_text(published)} of their size "
         text += "by the published number"
-        if lossless := spans["lossless"]:
+        if lossless := ranges["lossless"]:
             text += f"; as a stream that decodes they take {_text(lossless)}"
         sentences.append(text + ".")
-    elif lossless := spans["lossless"]:
+    elif lossless := ranges["lossless"]:
         sentences.append(f"{null.capitalize()} bytes, the control, take {_text(lossless)} of their size.")
-    protocol = "lossless" if _span(rows, "lossless") else "published"
+    protocol = "lossless" if _range(rows, "lossless") else "published"
     best = {}
     for row in rows:
         ratio = _ratio(row, protocol)
@@ -33,7 +33,7 @@ def finding(path, null="random"):
             best.setdefault(row["modality"], []).append((ratio, row["model"], int(row["step"])))
     parts = [
         f"{modality} {ratio:.3f} ({model}, step {step:,})"
-        for modality, (ratio, model, step) in ((name, min(found)) for name, found in best.items())
+        for modality, (ratio, model, step) in ((name, min(ratios)) for name, ratios in best.items())
     ]
     if parts:
         how = "with every bit counted" if protocol == "lossless" else "by the published number"
@@ -56,12 +56,12 @@ def _ratio(row, protocol):
     return value if math.isfinite(value) else None
 
 
-def _span(rows, protocol):
+def _range(rows, protocol):
     """(smallest, largest) ratio of the rows, None where no row has one."""
     ratios = [ratio for row in rows if (ratio := _ratio(row, protocol)) is not None]
     return (min(ratios), max(ratios)) if ratios else None
 
 
-def _text(span):
-    low, high = (f"{end:.2f}" for end in span)
+def _text(ends):
+    low, high = (f"{end:.2f}" for end in ends)
     return low if low == high else f"{low} to {high}"

@@ -5,11 +5,11 @@ The template is workflow/report/page.html with page.css and page.js; `chart` mak
 """
 
 import base64
-import hashlib
 import html
 import json
 import platform
 import re
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from bitlaw import InputError
 from bitlaw.data import shards, tokens
 from bitlaw.laws import formatting
 from bitlaw.report import chart, chunk_view, findings, tables
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import write_text
+from bitlaw.runtime.hashing import digest
 
 TEMPLATE = Path(__file__).parents[2] / "report"
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -30,39 +31,62 @@ MOST_BYTES = 8_000_000  # what people can send to a colleague
 VERSIONS = ("altair", "vl-convert-python", "matplotlib", "lmfit", "scipy", "numpy", "pandas")
 
 
-def write(path, config, cells_path, law_paths, about_paths, chunks, figure, pictures, more, citation):
-    """Write the page to `path`.
+@dataclass(frozen=True)
+class Study:
+    """The files of a study that its page is made from.
 
-    config: the study's configuration, shown as it is; cells_path: tables/cells.csv; law_paths: {modality: json};
-    about_paths: the cells' json, [] where the study has none; chunks: {modality: (shard folder, tokens npz, parquet of
-    the cell that looked at them, cut)}; figure: the static figure (svg); pictures: {name: path} of other figures,
-    whose captions are workflow/report/<name>.rst; more: {name: csv} of tables of other stages, shown where given;
-    citation: CITATION.cff.
-    Raises InputError when the page would be larger than MOST_BYTES.
+    config: the configuration, shown as it is; cells: tables/cells.csv; laws: {modality: json}; figure: the static
+    figure (svg); citation: CITATION.cff; abouts: the cells' json, none where the study has no cells of its own;
+    first_chunks: {modality: FirstChunk}; pictures: {name: path} of other figures, whose captions are
+    workflow/report/<name>.rst; tables: {name: csv} of other stages, those of tables.OF_OTHER_STAGES.
     """
-    cells = pd.read_csv(cells_path)
-    laws = {modality: json.loads(Path(law).read_text()) for modality, law in law_paths.items()}
-    abouts = [json.loads(Path(about).read_text()) for about in about_paths]
+
+    config: dict
+    cells: Path
+    laws: dict
+    figure: Path
+    citation: Path
+    abouts: list = field(default_factory=list)
+    first_chunks: dict = field(default_factory=dict)
+    pictures: dict = field(default_factory=dict)
+    tables: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FirstChunk:
+    """Where the first chunk of a modality is found: its shards, its tokens (npz), the parquet of a cell, its cut."""
+
+    shards: Path
+    tokens: Path
+    cell: Path
+    cut: str
+
+
+def write(path, study):
+    """Write the page of a Study to `path`; raises InputError when it would be larger than MOST_BYTES."""
+    cells = pd.read_csv(study.cells)
+    laws = {modality: json.loads(Path(law).read_text()) for modality, law in study.laws.items()}
+    abouts = [json.loads(Path(about).read_text()) for about in study.abouts]
     same, own = provenance(abouts)
-    cite = yaml.safe_load(Path(citation).read_text())
+    cite = yaml.safe_load(Path(study.citation).read_text())
     page = {
-        "study": config["study"],
-        "finding": findings.finding(cells_path),
+        "study": study.config["study"],
+        "finding": findings.finding(study.cells),
         "cells": cells,
         "models": cells["model"].nunique(),
         "steps": cells["step"].nunique(),
         "modalities": list(dict.fromkeys(cells["modality"])),
-        "kinds": chart.kinds(cells),
+        "kinds": chart.counts(cells),
         "scripts": chart.scripts(),
         "spec": data(chart.scaling(cells, laws, linked=bool(abouts))),
-        "figure": uri(figure),
-        "pictures": {name: {"uri": uri(p), "caption": caption(name)} for name, p in pictures.items()},
+        "figure": uri(study.figure),
+        "pictures": {name: {"uri": uri(p), "caption": caption(name)} for name, p in study.pictures.items()},
         "grids": tables.grids(cells),
         "all_cells": tables.all_cells(cells, linked=bool(abouts)),
         "audit": tables.audit(cells),
-        "laws": [law_section(modality, found) for modality, found in laws.items()],
-        "more": {name: tables.MORE[name](csv) for name, csv in more.items()},
-        "looks": {modality: look(*where) for modality, where in chunks.items()},
+        "laws": [law_section(modality, by_protocol) for modality, by_protocol in laws.items()],
+        "more": {name: tables.OF_OTHER_STAGES[name](csv) for name, csv in study.tables.items()},
+        "looks": {modality: look(chunk) for modality, chunk in study.first_chunks.items()},
         "levels": chunk_view.LEVELS,
         "checks": tables.checks(abouts) if abouts else None,
         "checked": sum(about["decode_check"]["chunks"] for about in abouts),
@@ -70,11 +94,11 @@ def write(path, config, cells_path, law_paths, about_paths, chunks, figure, pict
         "seconds": sum(about["seconds"] for about in abouts),
         "same": same,
         "own": own,
-        "sources": sources(chunks),
-        "files": {Path(p).name: sha256(p) for p in (cells_path, *law_paths.values())},
+        "sources": sources(study.first_chunks),
+        "files": {Path(p).name: digest(p) for p in (study.cells, *study.laws.values())},
         "versions": {"bitlaw": cite["version"], "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
-        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
+        "config": yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True, width=100),
         "cite": cite,
     }
     environment = jinja2.Environment(
@@ -86,8 +110,7 @@ def write(path, config, cells_path, law_paths, about_paths, chunks, figure, pict
         raise InputError(
             f"{path}: {len(text.encode()):,} bytes, more than {MOST_BYTES:,}: show fewer cells or pictures"
         )
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    write_text(path, text)
 
 
 def data(value):
@@ -105,12 +128,8 @@ def caption(name):
     return " ".join((TEMPLATE / f"{name}.rst").read_text().split())
 
 
-def sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def law_section(modality, found):
-    """What the page says of the laws of a modality."""
+def law_section(modality, laws):
+    """What the page says of the laws of a modality, {protocol: law}."""
     return {
         "modality": modality,
         "protocols": [
@@ -120,9 +139,9 @@ def law_section(modality, found):
                 "warnings": law.get("warnings", []),
                 "coefficients": tables.coefficients(modality, protocol, law),
             }
-            for protocol, law in found.items()
+            for protocol, law in laws.items()
         ],
-        "forms": tables.forms(modality, found) if all("forms" in law for law in found.values()) else None,
+        "forms": tables.forms(modality, laws) if all("forms" in law for law in laws.values()) else None,
     }
 
 
@@ -131,15 +150,15 @@ def sentence(law):
     return re.sub(r"\^-([\d.]+)", r"<sup>−\1</sup>", html.escape(formatting.describe(law)))
 
 
-def look(shard_folder, token_file, table, cut):
-    """The first chunk of a modality, as the cell of `table` (parquet) saw it; see `chunk_view.look`."""
-    bits = pq.read_table(table, columns=["bits_by_token"]).column(0)[0].as_py()
-    chunk, manifest = shards.read(shard_folder)[0], shards.manifest(shard_folder)
-    _, sizes, _ = tokens.read(token_file)
+def look(first):
+    """The FirstChunk of a modality, as its cell saw it; see `chunk_view.look`."""
+    bits = pq.read_table(first.cell, columns=["bits_by_token"]).column(0)[0].as_py()
+    chunk, manifest = shards.read(first.shards)[0], shards.manifest(first.shards)
+    _, sizes, _ = tokens.read(first.tokens)
     where = {name: value for name, value in manifest["chunks"][0].items() if name != "of_available"}
-    about = json.loads(Path(table).with_suffix(".json").read_text())
-    return chunk_view.look(chunk, cut, sizes[0], bits) | {
-        "cut": cut,
+    about = json.loads(Path(first.cell).with_suffix(".json").read_text())
+    return chunk_view.look(chunk, first.cut, sizes[0], bits) | {
+        "cut": first.cut,
         "where": ", ".join(f"{name} {value}" for name, value in where.items()),
         "licence": manifest["source"]["licence"],
         "source": manifest["source"]["name"],
@@ -148,11 +167,11 @@ def look(shard_folder, token_file, table, cut):
     }
 
 
-def sources(chunks):
+def sources(first_chunks):
     """[(modality, manifest)] of the shards, without their chunks."""
     out = []
-    for modality, (folder, *_) in chunks.items():
-        manifest = shards.manifest(folder)
+    for modality, first in first_chunks.items():
+        manifest = shards.manifest(first.shards)
         out.append((modality, {key: manifest[key] for key in ("source", "sampling", "counts", "shards")}))
     return out
 

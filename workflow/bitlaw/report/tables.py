@@ -4,11 +4,12 @@ import math
 
 import pandas as pd
 
-from bitlaw.compression.accounting import TERMS
+from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.laws import formatting
-from bitlaw.report.chart import PROTOCOLS, anchor
+from bitlaw.report.chart import anchor
+from bitlaw.study import PROTOCOLS
 
-STEPS_OF_AUDIT = {  # accounting.TERMS in words
+STEPS_OF_AUDIT = {  # accounting.AUDIT_TERMS in words
     "cr_published": "published ratio",
     "audit_quantisation": "8-bit weights that look ahead → causal ones",
     "audit_probabilities": "rounded, capped probabilities → exact ones",
@@ -33,10 +34,10 @@ def table(name, caption, columns, rows, links=()):
     shown = [[_cell(value, spec) for value, (_, spec) in zip(row, columns, strict=True)] for row in rows]
     for row, link in zip(shown, links, strict=False):
         row[0]["link"] = link
-    heads = [{"text": heading, "numeric": spec is not None} for heading, spec in columns]
-    filled = [i for i in range(len(heads)) if i == 0 or any(row[i]["text"] for row in shown)]
-    heads, *shown = ([row[i] for i in filled] for row in (heads, *shown))
-    return {"name": name, "caption": caption, "columns": heads, "rows": shown}
+    headings = [{"text": heading, "numeric": spec is not None} for heading, spec in columns]
+    filled = [i for i in range(len(headings)) if i == 0 or any(row[i]["text"] for row in shown)]
+    headings, *shown = ([row[i] for i in filled] for row in (headings, *shown))
+    return {"name": name, "caption": caption, "columns": headings, "rows": shown}
 
 
 def _cell(value, spec):
@@ -83,7 +84,7 @@ def audit(cells):
     """From the published ratio to the lossless one, a column a modality, at the largest model's last step."""
     last = cells.sort_values(["params_total", "step"], kind="stable").groupby("modality", sort=False).tail(1)
     last = last.set_index("modality").loc[list(dict.fromkeys(cells["modality"]))]
-    if last[list(TERMS)].isna().all(axis=None):
+    if last[list(AUDIT_TERMS)].isna().all(axis=None):
         return None
     columns = [("step of the audit", None), *((modality, ".4f") for modality in last.index)]
     rows = [[words, *last[name]] for name, words in STEPS_OF_AUDIT.items()]
@@ -99,23 +100,17 @@ def coefficients(modality, protocol, law):
                ("95 % bootstrap interval", None), ("why no error", None)]  # fmt: skip
     rows = []
     for name, entry in law["coefficients"].items():
-        span, drawn = law.get("profile", {}).get(name), law.get("bootstrap", {}).get("coefficients", {}).get(name)
-        profile = "" if span is None else _ends(*(span[end] for end in ("low", "high")))
-        bootstrap = "" if drawn is None else _ends(drawn["low"], drawn["high"])
-        shown = formatting.GREEK.get(name, name)
-        rows.append([shown, entry["value"], entry["stderr"], profile, bootstrap, entry["reason"]])
+        intervals = (law.get("profile", {}), law.get("bootstrap", {}).get("coefficients", {}))
+        ends = [formatting.ends(interval[name]) if name in interval else "" for interval in intervals]
+        rows.append([formatting.GREEK.get(name, name), entry["value"], entry["stderr"], *ends, entry["reason"]])
     return table(f"law-{modality}-{protocol}", f"{modality}, {protocol}: coefficients of the law", columns, rows)
 
 
-def _ends(low, high):
-    return " to ".join("unbounded" if end is None else f"{end:.3g}" for end in (low, high))
-
-
-def forms(modality, found):
-    """Every form of law on the same cells; the study's form first, then the winner."""
+def forms(modality, laws):
+    """Every form of law, of {protocol: law}, on the same cells; the study's form first, then the winner."""
     columns = [(heading, None) for heading in formatting.HEADER]
     caption = f"{modality}: forms of the law; LOO: error of each cell predicted from the others; ΔAICc: 0 is best"
-    return table(f"forms-{modality}", caption, columns, formatting.rows(found))
+    return table(f"forms-{modality}", caption, columns, formatting.rows(laws))
 
 
 def speed(abouts):
@@ -161,14 +156,28 @@ def of_csv(path, name, caption, columns, where=()):
     return table(name, caption, list(columns.values()), records)
 
 
+def jobs(path):
+    """What the jobs of each rule took, from a CSV file of `job_costs.rows`."""
+    frame = pd.read_csv(path)
+    columns = [("rule", None), ("jobs", ",.0f"), ("seconds in all", ",.1f"), ("longest job, s", ",.1f"),
+               ("processor seconds in all", ",.1f"), ("largest memory, MB", ",.0f")]  # fmt: skip
+    rows = [
+        [rule, len(own), own["seconds"].sum(), own["seconds"].max(), own["cpu_seconds"].sum(min_count=1),
+         own["peak_memory_mb"].max()]
+        for rule, own in frame.groupby("rule", sort=False)
+    ]  # fmt: skip
+    return table("jobs", "what the jobs of each rule took, start-up and loading of libraries included", columns, rows)
+
+
 CELL = {"modality": ("modality", None), "model": ("model", None), "step": ("step", ",.0f")}
-MORE = {  # tables of other stages: name of the csv → function of its path
+OF_OTHER_STAGES = {  # name of the csv → function of its path
     "classical": lambda path: of_csv(
         path,
         "classical",
         "size of all chunks after a compressor over their size before; chunk: each by itself, whole: one after another",
         {"modality": ("modality", None), "compressor": ("compressor", None), "scope": ("scope", None)}
-        | {"ratio": ("ratio", ".4f"), "bytes_out": ("bytes", ",.0f"), "flags": ("as called", None)},
+        | {"ratio": ("ratio", ".4f"), "bytes_out": ("bytes", ",.0f"), "status": ("status", None)}
+        | {"flags": ("as called", None)},
     ),
     "context": lambda path: of_csv(
         path,
@@ -191,4 +200,5 @@ MORE = {  # tables of other stages: name of the csv → function of its path
         | {f"ratio_{name}": (words, ".3f") for name, words in (("p95", "95 %"), ("max", "largest"))}
         | {"worst_chunk": ("worst chunk", ",.0f")},
     ),
+    "benchmarks": jobs,
 }

@@ -34,7 +34,7 @@ def gpus():
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
         return listed
-    found = []
+    visible = []
     for entry in filter(None, (e.strip() for e in allowed.split(","))):
         if entry.isdecimal():
             matching = listed[int(entry) : int(entry) + 1]
@@ -42,8 +42,8 @@ def gpus():
             matching = [entry] if entry.startswith("MIG") else [u for u in listed if u.startswith(entry)]
         if len(matching) != 1:
             break  # as CUDA does: what follows a name that it does not know is not seen
-        found += matching
-    return found
+        visible += matching
+    return visible
 
 
 def folder():

@@ -12,20 +12,21 @@ def modules(script):
 
     Found in the text, without running it: imports must be written `from bitlaw[.package] import ...`.
     """
-    found, todo = set(), [Path(script)]
+    reached, todo = set(), [Path(script)]
     while todo:
-        new = _imported(todo.pop()) - found
-        found |= new
+        new = _imported(todo.pop()) - reached
+        reached |= new
         todo += new
-    return sorted(found)
+    return sorted(reached)
 
 
 @cache
 def _imported(path):
-    found = set()
+    """Modules of the library that the file `path` names in its own imports."""
+    candidates = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == LIBRARY.name:
             place = LIBRARY.joinpath(*node.module.split(".")[1:])
             for name in (place, *(place / name.name for name in node.names)):
-                found |= {name.with_suffix(".py"), *(folder / "__init__.py" for folder in (name, *name.parents))}
-    return frozenset(file for file in found if LIBRARY in file.parents and file.is_file())
+                candidates |= {name.with_suffix(".py"), *(folder / "__init__.py" for folder in (name, *name.parents))}
+    return frozenset(file for file in candidates if LIBRARY in file.parents and file.is_file())

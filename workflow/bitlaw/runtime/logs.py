@@ -1,4 +1,7 @@
-"""Tell where a long step is and how long it will take, through `logging` (terminal and log file alike)."""
+"""Messages of a job: how far a long step is, how many cells of a run are done, and how a failure is told.
+
+All goes through `logging`, to the terminal and to the job's log file alike.
+"""
 
 import json
 import logging
@@ -9,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from bitlaw import InputError
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import write_text
 
 SECONDS_BETWEEN = 5.0
 LAST_LINES = 5  # of a failed job's log
@@ -23,7 +26,7 @@ def progress(what, total, unit="", scale=1):
     log = logging.getLogger("bitlaw")
     started = last = time.monotonic()
 
-    def at(done):
+    def report(done):
         nonlocal last
         now = time.monotonic()
         if now - last < SECONDS_BETWEEN:
@@ -35,7 +38,7 @@ def progress(what, total, unit="", scale=1):
         left = (now - started) * (total - done) / done if done else float("nan")
         log.info("%s: %.4g of %.4g %s, %.0f s left", what, done / scale, total / scale, unit, left)
 
-    return at
+    return report
 
 
 def log_to(path):
@@ -56,8 +59,7 @@ def log_to(path):
 
 def cells_to_do(path, cells):
     """Note in the file `path` which cells (json paths) a run is about to make; `cell_done` reads it."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"started": time.time(), "cells": list(cells)}))
+    write_text(path, json.dumps({"started": time.time(), "cells": list(cells)}))
 
 
 def cell_done(path):

@@ -3,10 +3,11 @@
 
 rule compress:
     input:
-        shards=lambda wildcards: f"data/shards/{study.dataset(config, wildcards.modality)}/manifest.json",
+        shards=shards_of_cell,
+        arrays=arrays_of_cell,
         tokens=tokens_of_cell,
         tokenizer=tokenizer_of_cell,
-        config=lambda wildcards: f"{study.checkpoint(config, wildcards.model, wildcards.step)}/config.json",
+        config=config_of_cell,
         weights=weights_of_cell,
         modules=modules_of("compress"),
     output:
@@ -14,16 +15,20 @@ rule compress:
         about=f"{RESULTS}/cells/{{modality}}/{{model}}/step{{step}}.json",
     log:
         f"{RESULTS}/logs/cells/{{modality}}/{{model}}/step{{step}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compress/{{modality}}/{{model}}/step{{step}}.tsv"
     conda:
         "../envs/gpu.yaml"
     threads: threads_of_a_job()
     resources:
-        **({"gpu": 1} if config["device"] == "cuda" else {}),
+        **GPU,
         mem_mb=memory_of_cell,
         runtime=minutes_of_cell,
         tokens_at_a_time=config["tokens_at_a_time"],
     params:
         precision=config["precision"],
         verify=config["verify"],
+    message:
+        "Compress {wildcards.modality} with {wildcards.model} at step {wildcards.step}"
     script:
         "../scripts/compress.py"
