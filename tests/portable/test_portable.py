@@ -41,7 +41,7 @@ def run(command, argument, variables, compiled):
     inherited = {name: value for name, value in os.environ.items() if name not in OF_THIS_SUITE}
     variables = {"PYTHONPATH": str(ROOT / "workflow"), "NUMBA_CACHE_DIR": str(compiled)} | variables
     ran = subprocess.run(
-        ["nice", *command, str(WORKER), str(argument)],
+        [*command, str(WORKER), str(argument)],
         env=inherited | variables,
         capture_output=True,
         text=True,
