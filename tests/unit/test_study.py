@@ -78,7 +78,6 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
         (changed("models", 0, "nominal", value="64e3"), ["models[0].nominal", "'64e3'", "integer"]),
         (changed("params", value="nominal"), ["params", "nominal", "every model"]),
         (changed("tokenizers", "ladder", value={"repo": "a/b"}), ["tokenizers.ladder", "'revision'", "missing"]),
-        (changed("verify", value=1000), ["verify", "1000", "chunks"]),
         (changed("controls", value=["shuffle"]), ["controls[0]", "'shuffle'", "shuffled, after_other"]),
         (changed("chunks", value=1) | {"controls": ["after_other"]}, ["chunks", "1 given", "after_other needs 2"]),
         (changed("sources", "enwik8", "places", 0, "sha256", value="abc"), ["sources.enwik8.places[0]", "'abc'"]),

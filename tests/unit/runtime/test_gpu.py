@@ -142,10 +142,22 @@ def test_the_profile_runs_as_many_cells_as_there_are_gpus(machine, tmp_path):
         assert ProfileConfigFileParser().parse(file)["resources"] == ["gpu=3"]
     snakemake = Path(sys.executable).with_name("snakemake")
     cell = f"results/{tmp_path.name}/cells/text/ladder-64k/step75.json"
-    command = [snakemake, "--profile", PROFILE, "-n", "--config", f"study={tmp_path.name}", "device=cuda", "--", cell]
+    command = [
+        snakemake,
+        "--profile",
+        PROFILE,
+        "-n",
+        "--config",
+        f"study={tmp_path.name}",
+        "device=cuda",
+        "precision=fp16",
+        "--",
+        cell,
+    ]
     ran = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert "gpu=1" in ran.stdout.split("rule compress:")[1].split("resources:")[1].splitlines()[0]
+    job = ran.stdout.split("Compress text with ladder-64k at step 75")[1]
+    assert "gpu=1" in job.split("resources:")[1].splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from bitlaw import InputError
 from bitlaw.data.seven_bit import to_ascii
-from bitlaw.runtime.atomic import replacing
+from bitlaw.runtime.atomic import replacing, replacing_folder
 
 log = logging.getLogger("bitlaw")
 CONFIG_KEYS = (  # of config.json: those that Pythia's has
@@ -115,8 +115,7 @@ def save_checkpoint(model, tokenizer, folder):
     config = {name: getattr(model.config, name) for name in CONFIG_KEYS}
     config |= {"rotary_pct": rotary["partial_rotary_factor"], "rotary_emb_base": rotary["rope_theta"]}
     config |= {"architectures": ["GPTNeoXForCausalLM"], "torch_dtype": "float16"}
-    with replacing(folder) as temporary:
-        temporary.mkdir()
+    with replacing_folder(folder) as temporary:
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
         (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         tokenizer.save(str(temporary / "tokenizer.json"))
