@@ -158,7 +158,7 @@ def test_a_killed_run_ends_with_the_files_of_an_undisturbed_one(tiny, tmp_path, 
     assert child.returncode == -signal.SIGKILL
     ladder.train("tiny", TINY, *arguments)
     assert files(tmp_path / "out") == files(tiny / "undisturbed")
-    assert len(files(tmp_path / "out")) == 1 + 4 * len(TINY["training"]["checkpoints"])
+    assert len(files(tmp_path / "out")) == 1 + 3 * len(TINY["training"]["checkpoints"])
 
 
 def test_a_finished_run_stays_as_it_is(tiny, tmp_path):

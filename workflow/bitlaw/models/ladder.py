@@ -24,7 +24,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from bitlaw import InputError
 from bitlaw.data.seven_bit import to_ascii
-from bitlaw.runtime.atomic import replacing, replacing_folder
+from bitlaw.runtime.atomic import replacing, write_text
 
 log = logging.getLogger("bitlaw")
 CONFIG_KEYS = (  # of config.json: those that Pythia's has
@@ -105,7 +105,11 @@ def build(shape, training, vocabulary):
 
 
 def save_checkpoint(model, tokenizer, folder):
-    """Write the checkpoint in float16, whole or not at all: those weights, not the float32 masters, are the model."""
+    """Write the checkpoint in float16: those weights, not the float32 masters, are the model.
+
+    Each file is written whole or not at all, the weights last: a folder that has them is a checkpoint.
+    """
+    folder = Path(folder)
     # transformers renamed the head to lm_head but reads and publishes the name that Pythia's files have
     weights = {
         name.replace("lm_head.", "embed_out."): tensor.detach().to(torch.float16).contiguous()
@@ -115,10 +119,11 @@ def save_checkpoint(model, tokenizer, folder):
     config = {name: getattr(model.config, name) for name in CONFIG_KEYS}
     config |= {"rotary_pct": rotary["partial_rotary_factor"], "rotary_emb_base": rotary["rope_theta"]}
     config |= {"architectures": ["GPTNeoXForCausalLM"], "torch_dtype": "float16"}
-    with replacing_folder(folder) as temporary:
-        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-        tokenizer.save(str(temporary / "tokenizer.json"))
+    with replacing(folder / "tokenizer.json") as temporary:
+        tokenizer.save(str(temporary))
+    write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def loss_of(model, batch, dtype):
