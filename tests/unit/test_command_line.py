@@ -99,7 +99,11 @@ def test_what_cannot_be_done_ends_in_one_line_and_no_file(
         (("compress", text), tmp_path / "no_model", "no_model"),
         (("compress", text), broken, "not a safetensors file"),
         (("compress", text, "--precision", "int3"), neox_folder, "int3"),
-        (("compress", text, "--tokenizer", tmp_path / "larger.json"), neox_folder, "the tokenizer that belongs to it"),
+        (
+            ("compress", text, "--tokenizer", tmp_path / "larger.json"),
+            neox_folder,
+            "give the tokenizer that belongs to",
+        ),
         (("decompress", tmp_path / "nowhere.blaw"), neox_folder, "nowhere.blaw: cannot be read"),
         (("decompress", text), neox_folder, "not a bitlaw stream"),
         (("decompress", made("cut.blaw", stream[:-3])), neox_folder, "in the middle"),
