@@ -28,12 +28,18 @@ STEPS = [2**i for i in range(10)] + [1000 * i for i in range(1, 144)] + [143_500
 
 def make(folder, steps):
     """A working folder with the study `grid` over the first `steps` checkpoints of each size; returns its cells."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text()) | {
-        "study": "grid",
-        "models": [{"name": f"pythia-{s}", "folder": "models/{name}/step{step}", "tokenizer": "any"} for s in SIZES],
-        "steps": STEPS[:steps],
-        "tokenizers": {"any": "models/tokenizer.json"},
-    }
+    config = (
+        yaml.safe_load((ROOT / "config.yaml").read_text())
+        | {
+            "study": "grid",
+            "precision": "fp16",  # which the profile's GPUs compute
+            "models": [
+                {"name": f"pythia-{s}", "folder": "models/{name}/step{step}", "tokenizer": "any"} for s in SIZES
+            ],
+            "steps": STEPS[:steps],
+            "tokenizers": {"any": "models/tokenizer.json"},
+        }
+    )
     for size, parameters in SIZES.items():
         for step in config["steps"]:
             checkpoint = folder / "models" / f"pythia-{size}" / f"step{step}"

@@ -6,8 +6,6 @@ prints a markdown table; nothing is asserted. The two sides take turns, after on
 are medians, ratios the median of those of neighbouring runs. Let nothing else run meanwhile.
 """
 
-from bitlaw import checkpoints, codec, scoring, softmax  # first, as it sets how torch sums  # isort: skip
-
 import argparse
 import json
 import os
@@ -21,6 +19,8 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from bitlaw.compression import integer_softmax, lockstep, scoring
+from bitlaw.models import checkpoint
 from bitlaw.models.exact.description import describe
 from bitlaw.models.exact.model import Model
 
@@ -107,7 +107,7 @@ def score_exactly(model, texts, threads):
         states, out = model.hidden(ids), model.new_logits(HEAD_ROWS)
         for first in range(0, len(ids) - 1, HEAD_ROWS):
             last = min(first + HEAD_ROWS, len(ids) - 1)
-            softmax.intervals(model.head(states, first, last, out), ids[first + 1 : last + 1])
+            integer_softmax.intervals(model.head(states, first, last, out), ids[first + 1 : last + 1])
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, texts))
@@ -131,14 +131,14 @@ def rows_of(name, folder, given):
     """Rows of the table for one model."""
     random, threads = np.random.default_rng(1), given.threads
     model = Model(folder, positions=given.length)
-    floats = checkpoints.load(folder, "fp32")
+    floats = checkpoint.load(folder, "fp32")
     texts = [random.integers(0, model.vocabulary, given.length) for _ in range(given.texts)]
-    sides = (lambda: scoring.score(floats, texts, 4096)), (lambda: score_exactly(model, texts, threads))
+    sides = (lambda: scoring.score(floats, texts, 4096, threads)), (lambda: score_exactly(model, texts, threads))
     found = {"one-shot": compare(*sides, given.length * given.texts, given.pairs)}
     for batch in given.batches:
         ids = random.integers(0, model.vocabulary, (batch, given.steps))
         found[f"steps, {batch} rows"] = compare(
-            lambda ids=ids: [None for _ in codec.steps(floats, ids, ids.shape[1])],
+            lambda ids=ids: [None for _ in lockstep.steps(floats, ids, ids.shape[1])],
             lambda ids=ids: step_exactly(model, ids, threads),
             ids.size,
             given.pairs,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dryrun
 import escapes
+import exact
 import gpu
 import pytest
 import scoring
@@ -54,8 +55,21 @@ def test_scoring(neox_folder, text, monkeypatch, capsys):
     assert [row[1] for row in rows[:4]] == ["fp32", "bf16"] * 2
     for row in rows[:4]:  # both sides count the same bits; the study's probabilities are rounded in bf16
         assert float(row[-1]) == pytest.approx(float(row[-2]), rel=1e-3 if row[1] == "fp32" else 0.05)
-    coder = ["encode, given intervals", "decode, given cumulative counts"]
+    coder = ["encode, given intervals", "decode, given frequencies"]
     assert [row[0] for row in rows[4:]] == ["fp32", "bf16"] * 2 + coder
+
+
+def test_exact(monkeypatch, capsys):
+    tiny = (exact.LLAMA | {"tie_word_embeddings": True}, 32, 1, 2, 1, 64, 64, 32)
+    monkeypatch.setitem(exact.SHAPES, "tiny-llama", tiny)
+    monkeypatch.setitem(exact.SHAPES, "tiny-neox", (exact.NEOX, 32, 1, 2, 2, 128, 64, 32))
+    sizes = ["--length", "16", "--texts", "2", "--steps", "4", "--batches", "1", "2", "--pairs", "1", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["exact.py", "--models", "tiny-neox", "tiny-llama", *sizes])
+    exact.main()
+    rows = tables(capsys.readouterr().out)
+    assert [row[:2] for row in rows] == [
+        [name, what] for name in ("tiny-neox", "tiny-llama") for what in ("one-shot", "steps, 1 rows", "steps, 2 rows")
+    ]
 
 
 def test_dryrun(monkeypatch, capsys):
