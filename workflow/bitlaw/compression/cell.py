@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitlaw import InputError
-from bitlaw.compression import accounting, codec, scoring, stream_format, top_bits
+from bitlaw.compression import accounting, codec, exact_decoder, range_coder, scoring, stream_format, top_bits
 from bitlaw.compression.stream_format import EXACT
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
-from bitlaw.runtime import gpu
+from bitlaw.runtime import compiling, gpu
 from bitlaw.runtime.atomic import replacing, write_text
 
 log = logging.getLogger("bitlaw")
@@ -127,8 +127,20 @@ def load(inputs):
     about = checkpoint.describe(inputs.folder)
     model = checkpoint.load(inputs.folder, inputs.precision, inputs.device)
     checkpoint.check_vocabulary(model, ids, f"{inputs.token_file}: ")
+    if checkpoint.is_exact(model):
+        with compiling.one_at_a_time():
+            _first_use(model)
     escaped = tokens.read_escaped(inputs.token_file)
     return Loaded(chunks, ids, token_bytes, escaped, tokenizer_sha256, about, model)
+
+
+def _first_use(model):
+    """Code and decode two tokens, so that all loops are compiled."""
+    ids = np.zeros(2, dtype=np.int64)
+    (scores,) = scoring.score(model, [ids], None)
+    coded = range_coder.encode(*scores[:3])
+    exact_decoder.decode(model, [range_coder.start_decoding(coded)], [2])
+    scoring.score_by_products(model, ids)
 
 
 def measure(inputs, loaded):
