@@ -36,7 +36,7 @@ def cells_of(folder):
         about = {"modality": modality, "model": model, "step": step, "params_total": SIZES[model], "mode": "exact"}
         about |= accounting.cell(rows)
         about |= {"stream_bits": int(sum(row["bits_stream"] for row in rows))}
-        about |= {"decode_check": {"chunks": 1, "passed": True, "one_shot_bytes": 90, "lockstep_bytes": 90}}
+        about |= {"decode_check": {"chunks": 1, "passed": True, "one_shot_bytes": 90, "steps_bytes": 90}}
         paths.append(path.with_suffix(".json"))
         paths[-1].write_text(json.dumps(about))
     return paths
@@ -87,10 +87,10 @@ def test_the_codec_table_says_what_lossless_costs(paths):
 def test_the_codec_table_shows_the_sizes_of_both_passes(tmp_path):
     path = cells_of(tmp_path)[0]
     about = json.loads(path.read_text())
-    check = about["decode_check"] | {"one_shot_bytes": 1234, "lockstep_bytes": 1235}
+    check = about["decode_check"] | {"one_shot_bytes": 1234, "steps_bytes": 1235}
     path.write_text(json.dumps(about | {"decode_check": check, "mode": "lockstep"}))
     (row,) = breakdown.codec([path]).itertuples()
-    assert (row.one_shot_bits, row.lockstep_bits, row.mode) == (9872, 9880, "lockstep")
+    assert (row.one_shot_bits, row.steps_bits, row.mode) == (9872, 9880, "lockstep")
 
 
 def test_classical_compressors_stand_among_the_models(cells, classical):

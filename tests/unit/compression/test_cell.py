@@ -46,7 +46,7 @@ from bitlaw.compression import scoring
 other = scoring.score_by_products
 def off_by_one(*given):
     scores = other(*given)
-    scores.frequencies[5] += 1
+    scores.frequencies[-1] += 1
     return scores
 scoring.score_by_products = off_by_one"""
 

@@ -32,7 +32,7 @@ def codec(paths):
 
     paths: the cells' json files, parquet files beside them. stream_bits: the whole stream as written, header and all.
     ideal_bits: what a coder without loss would write for the integer frequencies, the first tokens and the top bits.
-    lockstep_bits, one_shot_bits: coded strings of the chunks that were decoded, made by steps and in one pass.
+    steps_bits, one_shot_bits: coded strings of the chunks that were decoded, made by steps and in one pass.
     ratio_...: over chunks.
     """
     rows = []
@@ -46,7 +46,7 @@ def codec(paths):
             {name: about[name] for name in (*LABELS, "mode", "chunks", "stream_bits")}
             | {
                 "ideal_bits": ideal.sum(),
-                "lockstep_bits": 8 * check["lockstep_bytes"],
+                "steps_bits": 8 * check["steps_bytes"],
                 "one_shot_bits": 8 * check["one_shot_bytes"],
                 "overhead_bits_per_token": (about["stream_bits"] - ideal.sum()) / chunks["tokens"].sum(),
                 "decode_check": "passed" if check["passed"] else "failed",

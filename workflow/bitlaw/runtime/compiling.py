@@ -1,11 +1,17 @@
 """How loops over numbers are compiled: without the GIL, as IEEE has it, and kept on disk."""
 
+import fcntl
 import hashlib
 import inspect
+from contextlib import contextmanager
 from pathlib import Path
 
+import numba
+from llvmlite import binding
 from numba import njit, types
 from numba.extending import intrinsic
+
+from bitlaw.runtime.places import private_folder
 
 
 def _digest(paths):
@@ -44,3 +50,20 @@ def not_inlined(typingctx):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@contextmanager
+def one_at_a_time():
+    """Around the first use of compiled loops: of processes that start together one compiles, the others wait for it.
+
+    Compiling takes many seconds of a processor, which eight cells would spend eight times. Afterwards nobody waits.
+    """
+    kind = f"{_LIBRARY}{_SOURCES}{numba.__version__}{binding.get_host_cpu_name()}"
+    done = private_folder() / f"compiled-{hashlib.sha256(kind.encode()).hexdigest()[:16]}"
+    if done.exists():
+        yield
+        return
+    with open(private_folder() / "compiling.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        done.touch()

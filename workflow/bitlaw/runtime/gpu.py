@@ -9,12 +9,11 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 from bitlaw import InputError
+from bitlaw.runtime.places import private_folder
 
 log = logging.getLogger("bitlaw")
 
@@ -47,20 +46,9 @@ def gpus():
     return visible
 
 
-def folder():
-    """Where the lock files are: a directory that only this user can write to."""
-    user = os.getuid()
-    runtime = [p for p in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}") if p and Path(p).is_dir()]
-    place = Path(runtime[0]) / "bitlaw" if runtime else Path(tempfile.gettempdir()) / f"bitlaw-{user}"
-    place.mkdir(mode=0o700, exist_ok=True)
-    if place.lstat().st_uid != user:
-        raise InputError(f"{place}: belongs to another user; set XDG_RUNTIME_DIR to a directory of your own")
-    return place
-
-
 def _locked(gpu):
     """File descriptor of the locked file of `gpu`, or None when another process holds it."""
-    file = os.open(folder() / f"{gpu}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.open(private_folder() / f"{gpu}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
