@@ -25,7 +25,8 @@ STREAMS = WORKER.parent / "streams"
 KERNELS = {
     "OpenBLAS for Haswell": ({"OPENBLAS_CORETYPE": "Haswell"}, "Haswell", {"avx2", "fma"}),
     "OpenBLAS for Sandy Bridge": ({"OPENBLAS_CORETYPE": "Sandybridge"}, "Sandybridge", {"avx"}),
-    "OpenBLAS for Prescott": ({"OPENBLAS_CORETYPE": "Prescott"}, "Prescott", set()),
+    # by the name of the oldest processor that shares its kernels in a 64-bit library
+    "OpenBLAS for Prescott": ({"OPENBLAS_CORETYPE": "Prescott"}, "Katmai", set()),
 }
 COMPILED = {
     "no AVX-512": ({"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}, {"avx2", "fma"}),
