@@ -147,3 +147,11 @@ def test_no_fused_multiply_add_here(tmp_path):
 
 def test_no_fused_multiply_add_on_arm(tmp_path, emulated):
     check_assembly(emulated("assembly", compiled=tmp_path))
+
+
+def test_without_a_network_there_is_a_reason_and_no_half_made_machine(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(arm.Unavailable, match="apt-get") as reason:
+        arm.machine(tmp_path)
+    assert "\n" not in str(reason.value) and not (tmp_path / "arm64").exists()
