@@ -20,6 +20,8 @@ configfile: "config.yaml"
 
 
 try:
+    for path in workflow.configfiles:
+        study.check_file(path)
     study.check(config)
 except InputError as error:
     raise WorkflowError(str(error))

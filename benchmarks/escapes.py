@@ -21,6 +21,8 @@ def main(folder, file, *numbers):
     model = checkpoint.load(folder)
     tokenizer, spelling, _ = tokens.open_tokenizer(Path(folder) / "tokenizer.json")
     table = escapes.table(spelling)
+    if not table:
+        sys.exit(f"{folder}: its tokenizer lacks no symbol, so nothing is escaped; give a checkpoint whose does")
     data = []
     with open(file, "rb") as source:
         for number in numbers:
@@ -43,7 +45,8 @@ def main(folder, file, *numbers):
     total = sum(score.lengths.sum() for score in scores)
     print(f"{len(data)} chunks, {total / (SIZE * len(data)):.3f} bits a byte (ideal, without top bits and container)")
     for name, bits in (("escaped symbols", escaped), ("control symbols of the vocabulary", control)):
-        print(f"{len(bits)} {name}: {np.mean(bits):.1f} bits each, {100 * np.sum(bits) / total:.1f} % of all")
+        each = f"{np.mean(bits):.1f} bits each" if bits else "none in these chunks"
+        print(f"{len(bits)} {name}: {each}, {100 * np.sum(bits) / total:.1f} % of all")
 
 
 if __name__ == "__main__":

@@ -159,8 +159,8 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    cores, load = os.cpu_count(), os.getloadavg()[0]
-    print(f"torch {torch.__version__}, {given.threads} threads of {cores} processors, load {load:.1f}")
+    print(f"torch {torch.__version__}, {given.threads} threads of {os.cpu_count()} processors, ", end="")
+    print(f"load {os.getloadavg()[0]:.1f} at the start")
     print("\n| model | what | fp32, tokens/s | exact, tokens/s | exact / fp32 (pairs) |\n|---|---|---:|---:|---:|")
     for name in given.models:
         if name in SHAPES:

@@ -28,7 +28,6 @@ rule compress:
     params:
         precision=config["precision"],
         published=study.published_precision(config),
-        published=study.published_precision(config),
         verify=config["verify"],
     message:
         "Compress {wildcards.modality} with {wildcards.model} at step {wildcards.step}"

@@ -23,6 +23,7 @@ with SnakemakeApi(OutputSettings()) as api:
             "output": [str(path) for path in rule.output],
             "environment": str(rule.conda_env) if rule.conda_env else None,
             "local": rule.name in workflow._localrules,
+            "gpus": rule.resources.get("gpu", 0),
             "modules": [str(path) for path in rule.input.get("modules", [])],
         }
         for rule in workflow.rules

@@ -12,6 +12,7 @@ EMBEDDED = yaml.safe_load((ROOT / "config.yaml").read_text())
 HUB = {"name": "x", "repo": "a/b", "revision": "step{step}", "tokenizer": "ladder"}
 SCHEMA = yaml.safe_load(study.SCHEMA.read_text())
 SMOLLM2 = yaml.safe_load((ROOT / "workflow/studies/smollm2.yaml").read_text())
+FOLDER = {"folder": "notes", "licence": "mine"}
 GGUF = {"name": "big", "gguf": "enwik8", "tokenizer": "ladder"}
 
 
@@ -77,7 +78,6 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
         (changed("models", 0, "nominal", value="64e3"), ["models[0].nominal", "'64e3'", "integer"]),
         (changed("params", value="nominal"), ["params", "nominal", "every model"]),
         (changed("tokenizers", "ladder", value={"repo": "a/b"}), ["tokenizers.ladder", "'revision'", "missing"]),
-        (changed("verify", value=1000), ["verify", "1000", "chunks"]),
         (changed("controls", value=["shuffle"]), ["controls[0]", "'shuffle'", "shuffled, after_other"]),
         (changed("chunks", value=1) | {"controls": ["after_other"]}, ["chunks", "1 given", "after_other needs 2"]),
         (changed("sources", "enwik8", "places", 0, "sha256", value="abc"), ["sources.enwik8.places[0]", "'abc'"]),
@@ -92,8 +92,25 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
         (changed("models", 0, value=GGUF | {"folder": "f"}), ["models[0]", "exactly one", "folder | repo | gguf"]),
         (changed("models", 0, value=GGUF | {"gguf": "smol"}), ["models[0].gguf", "'smol'", "enwik8"]),
         (changed("models", 0, value=GGUF), ["steps", "[75, 150, 300, 600, 1200]", "models[0]", "GGUF", "one step"]),
+        (changed("chunks", value=24.0), ["chunks", "24.0", "integer"]),
+        (changed("chunks", value=10**18), ["chunks", "10000000 or less"]),
+        (changed("modalities", 0, "sampling", value="spread"), ["modalities[0]", "'seed'", "sampling: spread"]),
+        (changed("modalities", 0, "range", value=[5, 5]), ["modalities[0].range", "[5, 5]"]),
+        (changed("modalities", 0, "name", value="text\n"), ["modalities[0].name", "'text\\n'", "line feeds"]),
+        (changed("study", value="mine\n"), ["study", "'mine\\n'", "line feeds"]),
+        (changed("models", 0, "folder", value="data/{nme}/x"), ["models[0].folder", "'data/{nme}/x'", "{name}"]),
+        (changed("models", 0, "folder", value="data/{0}"), ["models[0].folder", "'data/{0}'", "{step}"]),
+        (changed("models", 0, "folder", value="data/{name"), ["models[0].folder", "'data/{name'"]),
+        (changed("models", 0, "folder", value="{name:>999999999}"), ["models[0].folder", "{step}"]),
+        (changed("models", 0, value=HUB | {"revision": "{s}"}), ["models[0].revision", "'{s}'"]),
+        (changed("sources", "mine", value=FOLDER | {"pattern": "/etc/*"}), ["sources.mine.pattern", "'/etc/*'"]),
+        (changed("sources", "mine", value=FOLDER | {"pattern": "../*"}), ["sources.mine.pattern", "'../*'", "below"]),
+        (changed("sources", "mine", value=FOLDER | {"pattern": ""}), ["sources.mine.pattern", "''"]),
+        (changed("sources", "mine", value={"licence": "x", "generator": "uniform"}), ["sources.mine", "'bytes'"]),
+        (changed("sources", "random", "seed", value=float("nan")), ["sources.random.seed", "nan", "finite"]),
+        (changed("sources", 1, value=FOLDER), ["sources", "the key 1", "quotation marks"]),
         (changed("cells_from", value="here"), ["models[", "'total'", "missing"]),
-        (changed("compare_with", value=""), ["compare_with", "''", "1 characters or more"]),
+        (changed("compare_with", value=""), ["compare_with", "''", "text that matches"]),
     ],
 )
 def test_impossible_values_are_refused_in_one_line(config, words):
@@ -103,6 +120,32 @@ def test_impossible_values_are_refused_in_one_line(config, words):
     assert "\n" not in line
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chunks: 3\nsteps: [1]\nchunks: 4\n", ["line 3", "'chunks'", "twice"]),
+        ("sources:\n  a: {folder: x, licence: y}\n  a: {folder: z, licence: y}\n", ["line 3", "'a'", "twice"]),
+        ("models:\n  - {name: a, name: b}\n", ["line 2", "'name'", "twice"]),
+    ],
+)
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        study.check_file(path)
+    line = str(caught.value)
+    assert "\n" not in line and str(path) in line
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "config.yaml", *(ROOT / "workflow/studies").glob("*.yaml")], ids=lambda p: p.stem
+)
+def test_the_files_of_the_studies_have_no_key_twice(path):
+    study.check_file(path)  # anchors that are merged (<<) are no second key
 
 
 def every_key(schema, path=""):
@@ -124,11 +167,11 @@ def test_datasets_of_different_sampling_never_share_a_folder():
     text = {"name": "x", "source": "enwik8", "cut": "bytes", "sampling": "head"}
     variants = [
         text,
-        text | {"sampling": "spread"},
+        text | {"sampling": "spread", "seed": 0},
         text | {"sampling": "spread", "seed": 7},
         text | {"range": [0, 100]},
         text | {"source": "random"},
-        {"name": "x", "source": "enwik8", "cut": "image", "patches": "crop", "sampling": "head"},
+        {"name": "x", "source": "enwik8", "cut": "image", "patches": "crop", "sampling": "head", "seed": 1},
         {"name": "x", "source": "enwik8", "cut": "image", "patches": "all", "sampling": "head"},
         {"name": "x", "source": "enwik8", "cut": "speech", "sampling": "head"},
         {"name": "x", "source": "enwik8", "cut": "speech", "sampling": "head", "rate": 8000},

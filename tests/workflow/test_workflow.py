@@ -92,6 +92,14 @@ def test_a_wrong_config_is_one_clear_line_and_nothing_runs(clone):
     assert "Traceback" not in ran.stdout + ran.stderr
 
 
+def test_a_key_given_twice_is_one_clear_line_and_nothing_runs(clone):
+    (clone / "twice.yaml").write_text("study: mine\nchunks: 4\nchunks: 5\n")
+    ran = run(clone, "-n", "--configfile", "twice.yaml")
+    assert ran.returncode != 0
+    assert "twice.yaml, line 3: the key 'chunks' is given twice; remove one" in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+
+
 @pytest.fixture(scope="module")
 def finished(clone):
     """The README's example: killed without warning while cells are at work, then run again to the end."""

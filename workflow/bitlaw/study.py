@@ -4,11 +4,14 @@ The Snakefile and each of its jobs read this at start-up, so it imports nothing 
 """
 
 import math
-from pathlib import Path
+import re
+from functools import cache
+from pathlib import Path, PurePosixPath
 
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
 
 from bitlaw import InputError
 
@@ -19,7 +22,8 @@ SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
 def check(config):
     """Raise InputError with one line (which key, what was given, what is allowed) unless `config` is a study."""
-    error = best_match(Draft202012Validator(yaml.safe_load(SCHEMA.read_text())).iter_errors(config))
+    _plain(config)
+    error = best_match(_validator().iter_errors(config))
     if error is not None:
         raise InputError(_line(error))
     for kind in ("modalities", "models"):
@@ -27,6 +31,19 @@ def check(config):
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"config: {kind}: the name {name!r} is given twice; names must differ")
+    for i, model in enumerate(config["models"]):
+        for key in {"folder", "revision"} & set(model):
+            if set("{}") & set(_filled(model[key], "", "")):
+                raise InputError(
+                    f"config: models[{i}].{key}: {model[key]!r} given; allowed in braces: {{name}} and {{step}} alone"
+                )
+    for name, source in config["sources"].items():
+        pattern = PurePosixPath(source.get("pattern", "*"))
+        if pattern.is_absolute() or ".." in pattern.parts:
+            raise InputError(
+                f"config: sources.{name}.pattern: {source['pattern']!r} given; files are looked for below `folder`: "
+                "give a pattern without a leading / and without .."
+            )
     if "cells_from" in config:
         if "compare_with" in config:
             raise InputError(
@@ -54,17 +71,45 @@ def check(config):
         raise InputError(f"config: models: `nominal` is given for {given} of {len(config['models'])}; give all or none")
     if config.get("params") == "nominal" and not given:
         raise InputError("config: params: 'nominal' given; then every model needs the key `nominal`")
-    if config["verify"] > config["chunks"]:
-        raise InputError(f"config: verify: {config['verify']} given; allowed: at most chunks, {config['chunks']}")
+    for key in ("precision", "precision_published"):
+        if config["device"] == "cuda" and config.get(key) == "exact":
+            raise InputError(
+                f"config: {key}: 'exact' given, which a processor computes; device cuda takes fp32, bf16, fp16, int8"
+            )
     if "after_other" in config["controls"] and config["chunks"] < 2:
         raise InputError(f"config: chunks: {config['chunks']} given; the control after_other needs 2 or more")
 
 
+def check_file(path):
+    """Raise InputError for a mapping in the YAML file `path` that has a key twice: YAML would take the last one.
+
+    Reads nothing else out of it; what is no YAML or has another encoding Snakemake has refused before.
+    """
+    todo = [yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                name = str(key.value)
+                if name in seen:
+                    line = key.start_mark.line + 1
+                    raise InputError(f"config: {path}, line {line}: the key {name!r} is given twice; remove one")
+                seen.add(name)
+                todo.append(value)
+
+
 def _fits(key, modality, source):
     """A modality against its own cut, and against a source that is streamed until its first items hold the chunks."""
-    needed = {"image": "patches", "speech": "rate"}.get(modality["cut"])
-    if needed and needed not in modality:
-        raise InputError(f"config: {key}: the key {needed!r} is missing; `cut: {modality['cut']}` needs it")
+    needed = {"image": ("cut", "patches"), "speech": ("cut", "rate"), "crop": ("patches", "seed")}
+    needed["spread"] = ("sampling", "seed")
+    for value, (setting, missing) in needed.items():
+        if modality.get(setting) == value and missing not in modality:
+            raise InputError(f"config: {key}: the key {missing!r} is missing; `{setting}: {value}` needs it")
+    if "range" in modality and modality["range"][0] >= modality["range"][1]:
+        raise InputError(f"config: {key}.range: {modality['range']} given; the end comes after the beginning")
     allowed = {"cut": ["image", "speech"], "sampling": ["head"]} if "dataset" in source else {}
     for setting, values in allowed.items():
         if modality[setting] not in values:
@@ -72,6 +117,41 @@ def _fits(key, modality, source):
                 f"config: {key}.{setting}: {modality[setting]!r} given; allowed: {', '.join(values)}, as the source "
                 f"{modality['source']!r} is a data set on the Hub, of which the first items are taken"
             )
+
+
+def _plain(value, key=""):
+    """Refuse what no key of a configuration may hold: names that are no text, control characters, infinite numbers.
+
+    YAML reads a bare `no` or `1` before a colon as a truth value or a number; a name that ends in a line feed would
+    pass a pattern's `$`. Licences are prose.
+    """
+    where = key or "(top level)"
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise InputError(f"config: {where}: the key {name!r} given; keys are text: put it in quotation marks")
+            _plain(name, where)
+            _plain(inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _plain(inner, f"{key}[{i}]")
+    elif isinstance(value, str) and not key.endswith(".licence") and not value.isprintable():
+        raise InputError(f"config: {where}: {value!r} given; allowed: text without line feeds and control characters")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"config: {where}: {value!r} given; allowed: a finite number")
+
+
+@cache
+def _validator():
+    """Of the schema; an integer is written as one, as 24.0 chunks would be counted but not printed like 24."""
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return extend(Draft202012Validator, type_checker=types)(yaml.safe_load(SCHEMA.read_text()))
+
+
+def _filled(pattern, model, step):
+    """`pattern` with {name} and {step} filled in."""
+    filling = {"{name}": str(model), "{step}": str(step)}
+    return re.sub(r"\{(?:name|step)\}", lambda found: filling[found[0]], pattern)
 
 
 def _known(key, value, allowed):
@@ -123,7 +203,7 @@ def dataset(config, modality):
         parts.append("{}to{}".format(*m["range"]))
     parts += [m.get("patches", ""), m["sampling"], f"{config['chunks']}x{config['chunk_bytes']}"]
     if m["sampling"] == "spread" or m.get("patches") == "crop":
-        parts.append(f"seed{m.get('seed', 0)}")
+        parts.append(f"seed{m['seed']}")
     if m["cut"] == "speech":
         parts.append(f"{m.get('rate', 16000)}hz" + ("-converted" if m.get("convert") else ""))
     return "-".join(filter(None, parts))
@@ -176,12 +256,12 @@ def checkpoint(config, model, step):
     entry = by_name(config, "models", model)
     if "gguf" in entry:
         return f"data/models/gguf/{entry['gguf']}"
-    return entry.get("folder", "data/models/{name}/step{step}").format(name=model, step=step)
+    return _filled(entry.get("folder", "data/models/{name}/step{step}"), model, step)
 
 
 def revision(config, model, step):
     """Revision of one checkpoint of a model on the Hub."""
-    return by_name(config, "models", model)["revision"].format(name=model, step=step)
+    return _filled(by_name(config, "models", model)["revision"], model, step)
 
 
 def tokenizer(config, name):

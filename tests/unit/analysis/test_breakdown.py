@@ -107,12 +107,12 @@ def test_a_failed_compressor_is_listed_as_that_and_is_no_line_of_the_figure(cell
     failed = classical.assign(ratio=classical["ratio"].mask(whole))
     lines = breakdown.beside_models(failed, cells, "text").splitlines()
     assert lines[-1] == "| ppmd |  | failed | failed |" and "| gzip |  | 0.500 | 0.400 |" in lines
-    scaling.scaling(cells, {}, {"svg": tmp_path / "s.svg"}, classical=failed)
+    scaling.draw(cells, {}, {"svg": tmp_path / "s.svg"}, classical=failed)
     everything = "\n".join(words(tmp_path / "s.svg"))
     assert "gzip 0.50" in everything and "ppmd" not in everything
     for none in (failed.iloc[:0], failed.assign(ratio=np.nan)):
         breakdown.beside_models(none, cells, "text")
-        scaling.scaling(cells, {}, {"svg": tmp_path / "none.svg"}, classical=none)
+        scaling.draw(cells, {}, {"svg": tmp_path / "none.svg"}, classical=none)
         assert "gzip" not in "\n".join(words(tmp_path / "none.svg"))
     assert len(breakdown.beside_models(failed.iloc[:0], cells, "text").splitlines()) == 4
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitlaw.models.exact import decoder
-from bitlaw.models.exact.compiling import compiled
 from bitlaw.models.exact.model import Model
+from bitlaw.runtime.compiling import compiled
 
 VARIANTS = {
     **{family: (family, {}) for family in tiny_decoders.FAMILIES},

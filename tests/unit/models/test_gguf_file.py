@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitlaw import InputError
-from bitlaw.compression import codec
+from bitlaw.compression import codec, scoring, stream_format
 from bitlaw.data import escapes, seven_bit, tokens
 from bitlaw.models import checkpoint, gguf_file
 
@@ -165,16 +165,21 @@ def test_its_tokenizer_gives_all_bytes_back(converted):
     assert spelled[:4] == [b"1", b"8", b"6", b"2"] and list(ids).count(0) == 1
 
 
-def test_streams_of_the_model_decode(converted):
+@pytest.mark.parametrize("precision", ["exact", "fp32"])
+def test_streams_of_the_model_decode(converted, precision):
     chunks = [bytes(range(256))[i:] + f"{CONTROL} 1862\x1f\x04".encode() for i in (0, 200)]
     tokenizer, spelling, sha256 = tokens.open_tokenizer(converted / "tokenizer.json")
-    model = checkpoint.load(converted)
+    model = checkpoint.load(converted, precision)
     ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
     assert max(map(len, ids)) > model.context  # more than one window
-    header = codec.header(model, checkpoint.describe(converted)["weights_sha256"], sha256, "fp32")
-    assert header.mode == "lockstep"
-    stream = codec.pack(header, codec.encode_lockstep(model, chunks, ids))
-    assert codec.restore(stream, converted, converted / "tokenizer.json") == b"".join(chunks)
+    header = codec.header(model, checkpoint.describe(converted)["weights_sha256"], sha256, precision, len(chunks))
+    if precision == "exact":
+        scores = scoring.score(model, ids, None)
+        records = [codec.record(chunk, own[:3]) for chunk, own in zip(chunks, scores, strict=True)]
+    else:
+        records = codec.encode_lockstep(model, header, chunks, ids)
+    stream = stream_format.pack(header, records)
+    assert codec.restore(stream, converted, converted / "tokenizer.json") == (b"".join(chunks), stream)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,6 @@ def test_a_row_for_each_rule_on_the_page(tmp_path):
         writer = csv.DictWriter(file, job_costs.COLUMN_NAMES)
         writer.writeheader()
         writer.writerows(job_costs.rows(tmp_path))
-    compress, fit = tables.MORE["benchmarks"](tmp_path / "benchmarks.csv")["rows"]
+    compress, fit = tables.OF_OTHER_STAGES["benchmarks"](tmp_path / "benchmarks.csv")["rows"]
     assert [cell["text"] for cell in compress] == ["compress", "2", "30.0", "20.0", "42.0", "950"]
     assert [cell["text"] for cell in fit] == ["fit", "1", "0.0", "0.0", "", ""]

@@ -13,6 +13,7 @@ import torch
 from bitlaw import InputError
 from bitlaw.runtime import gpu
 from cell_process import WORKFLOW, compress
+from repository import rules
 
 PROFILE = "workflow/profiles/local-gpu"
 HOLD = """
@@ -142,10 +143,23 @@ def test_the_profile_runs_as_many_cells_as_there_are_gpus(machine, tmp_path):
         assert ProfileConfigFileParser().parse(file)["resources"] == ["gpu=3"]
     snakemake = Path(sys.executable).with_name("snakemake")
     cell = f"results/{tmp_path.name}/cells/text/ladder-64k/step75.json"
-    command = [snakemake, "--profile", PROFILE, "-n", "--config", f"study={tmp_path.name}", "device=cuda", "--", cell]
+    command = [
+        snakemake,
+        "--profile",
+        PROFILE,
+        "-n",
+        "--config",
+        f"study={tmp_path.name}",
+        "device=cuda",
+        "precision=fp16",
+        "--",
+        cell,
+    ]
     ran = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert "gpu=1" in ran.stdout.split("rule compress:")[1].split("resources:")[1].splitlines()[0]
+    assert "Compress text with ladder-64k at step 75" in ran.stdout
+    (tmp_path / "gpu.yaml").write_text("device: cuda\nprecision: fp16\n")
+    assert {name for name, rule in rules(tmp_path / "gpu.yaml").items() if rule["gpus"]} == {"compress", "control"}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ How many chunks advance together and on how many threads decides the speed and n
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import njit
 
 from bitlaw.compression import integer_softmax, range_coder, scoring
 from bitlaw.models.exact.decoder import forward, logits
+from bitlaw.runtime.compiling import compiled
 
 TOGETHER = 32  # chunks that share a load of the weights
 CACHE_BYTES = 1 << 30  # of keys and values, of all loops together
@@ -57,7 +57,7 @@ def _decode_group(model, opened, counts):
     return [(ids[row, :count], met[row, :, :count]) for row, count in enumerate(counts)]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met):
     """Fill ids and met, a row a chunk, the longest first; returns whether every logit was finite."""
     chunks, vocabulary = len(counts), shape.vocabulary

@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
+from bitlaw.runtime.compiling import compiled
+
 # log2 e, and 2^f on [-1/2, 1/2] by Horner's rule: Taylor's coefficients (ln 2)^n / n!, the rest is below float32's
 # resolution. As bits: a library's logarithm may differ in the last place from machine to machine.
 LOG2_E = np.uint32(0x3FB8AA3B).view(np.float32)
@@ -39,7 +41,7 @@ def _fine(difference):
     return (np.int64(np.int32(p * _UNIT)) << 14) >> np.int64(-k)
 
 
-@njit(cache=True)
+@compiled
 def _largest(bits):
     """Index-free maximum of a row of float32, given as int32 bits; (key, whether any is NaN or infinite)."""
     key, bad = np.int32(-(2**31)), np.int32(0)
@@ -50,7 +52,7 @@ def _largest(bits):
     return np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))), bad
 
 
-@njit(cache=True)
+@compiled
 def _part(row, top, first, last):
     """Sum of weights and of fine weights over row[first:last]."""
     weight, fine = np.int64(0), np.int64(0)
@@ -61,13 +63,13 @@ def _part(row, top, first, last):
     return weight, fine
 
 
-@njit(cache=True)
+@compiled
 def code_length(fine, logit, largest):
     """-log2 of the softmax, in bits, from the sum of fine weights, the token's logit and the largest."""
     return math.log2(fine / 2.0**38) - (np.float64(logit) - np.float64(largest)) * math.log2(math.e)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _intervals(logits, bits, targets, starts, frequencies, totals, lengths):
     """Fill the last four arrays for each row; returns the number of a row that is not finite, or -1."""
     top = np.empty(1, dtype=np.int32)
@@ -87,7 +89,7 @@ def _intervals(logits, bits, targets, starts, frequencies, totals, lengths):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def frequencies(row, out):
     """Fill `out`, uint64 `[vocabulary]`, with the frequencies under the float32 logits `row`; return their total.
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from numba import njit
 
 from bitlaw.compression.integer_softmax import COEFFICIENTS, LEAST, LOG2_E, NOT_FINITE, code_length
+from bitlaw.runtime.compiling import compiled
 
 ELEMENTS = 1 << 23  # of one block of rows: 40 bytes each
 
@@ -48,7 +48,7 @@ def _integers(logits, targets):
     )
 
 
-@njit(cache=True)
+@compiled
 def _lengths(fine, logit, largest, lengths):
     for i in range(len(fine)):
         lengths[i] = code_length(fine[i], logit[i], largest[i])

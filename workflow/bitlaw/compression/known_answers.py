@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bitlaw import InputError
-from bitlaw.compression import exact_decoder, integer_softmax, range_coder, scoring
+from bitlaw.compression import exact_decoder, range_coder, scoring
 from bitlaw.compression.stream_format import EXACT
 from bitlaw.models import checkpoint
 from bitlaw.models.exact.arithmetic import VERSION
@@ -120,16 +120,9 @@ def by_scoring(model, ids):
     return scoring.score(model, [ids], 1)[0][:3]
 
 
-def by_float64_products(model, ids):
+def by_products(model, ids):
     """Intervals of one pass a window by float64 matrix products, whose sums another library makes."""
-    engine = model.float64()
-    scores = scoring.empty_scores([ids], model.vocabulary)[0]
-    for begin, end, first in scoring.windows(len(ids), model.context):
-        digits, scales = engine.hidden(ids[begin:end])
-        rows = slice(first - 1 - begin, end - 1 - begin)
-        logits = engine.head(digits[rows], scales[rows])
-        scoring.put(scores, first, integer_softmax.intervals(logits, ids[first:end]))
-    return scores[:3]
+    return scoring.score_by_products(model, ids)[:3]
 
 
 def by_decoding(model, ids):
@@ -141,7 +134,7 @@ def by_decoding(model, ids):
     return met
 
 
-ENGINES = {"scoring": by_scoring, "float64 products": by_float64_products, "decoding": by_decoding}
+ENGINES = {"scoring": by_scoring, "float64 products": by_products, "decoding": by_decoding}
 
 
 def compute(table, names, engines=ENGINES):

@@ -7,7 +7,8 @@ bits at a total of 2^42. The end costs at most 8 bits: some multiple of 2^56 alw
 """
 
 import numpy as np
-from numba import njit
+
+from bitlaw.runtime.compiling import compiled
 
 BLOCK = 256  # symbols whose frequencies are summed at once in the search for a symbol
 MAX_TOTAL = 1 << 48  # a division by more would waste over 2^-8 of the span
@@ -19,7 +20,7 @@ _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 
 
-@njit(cache=True)
+@compiled
 def _carry(out, size):
     i = size - 1
     while out[i] == 255:
@@ -28,7 +29,7 @@ def _carry(out, size):
     out[i] += 1
 
 
-@njit(cache=True)
+@compiled
 def _encode(starts, frequencies, totals, out):
     """Bytes written to `out`; -1 - i when interval i is not a proper part of its total."""
     low, span, size = _ZERO, _MASK, 0
@@ -83,14 +84,14 @@ def start_decoding(data):
     return np.array([int.from_bytes(head, "big"), _MASK, 8], dtype=np.uint64), data
 
 
-@njit(cache=True)
+@compiled
 def target(state, total):
     """Where in [0, total) the next symbol's interval lies; `total` (uint64) is what the encoder had."""
     t = state[0] // (state[1] // total)
     return min(t, total - _ONE)  # only a damaged stream reaches past the end
 
 
-@njit(cache=True)
+@compiled
 def consume(state, data, start, frequency, total):
     """Remove the symbol [start, start + frequency) of `total` (all uint64) from the stream."""
     unit = state[1] // total
@@ -105,7 +106,7 @@ def consume(state, data, start, frequency, total):
     state[0], state[1], state[2] = code, span, position
 
 
-@njit(cache=True)
+@compiled
 def decode_uniform(state, data, count):
     """Next symbol of `count` equally likely ones."""
     total = np.uint64(count)
@@ -114,7 +115,7 @@ def decode_uniform(state, data, count):
     return symbol
 
 
-@njit(cache=True)
+@compiled
 def decode_symbol(state, data, frequencies, total):
     """(next symbol, its start): of frequencies, uint64 `[symbols]`, each at least 1, and their `total` (uint64)."""
     sought = target(state, total)
@@ -134,7 +135,7 @@ def decode_symbol(state, data, frequencies, total):
     return symbol, start
 
 
-@njit(cache=True)
+@compiled
 def _decode(state, data, frequencies, totals, rows, out):
     for i in range(len(out)):
         out[i], _ = decode_symbol(state, data, frequencies[rows[i]], totals[rows[i]])

@@ -94,6 +94,18 @@ def _score_window(model, ids, scores, window):
     return end - begin
 
 
+def score_by_products(model, ids):
+    """Scores of one chunk by exact arithmetic's other engine, float64 matrix products: the same bits, to compare."""
+    engine, scores = model.float64(), empty_scores([ids], model.vocabulary)[0]
+    for begin, end, first in windows(len(ids), model.context):
+        states = engine.hidden(ids[begin:end])
+        for i in range(first, end, HEAD_ROWS):
+            last = min(i + HEAD_ROWS, end)
+            logits = engine.head(*(array[i - 1 - begin : last - 1 - begin] for array in states))
+            put(scores, i, integer_softmax.intervals(logits, ids[i:last]))
+    return scores
+
+
 def empty_scores(chunks, vocabulary):
     """Scores of every chunk of token ids with its first token filled in, for `put` to fill the rest."""
     scores = [Scores(*(np.empty(len(ids), dtype=t) for t in (np.uint64, np.uint64, np.uint64, np.float64)))

@@ -6,19 +6,19 @@ before (16-bit samples: the byte of the same place is two back) and the parity o
 """
 
 import numpy as np
-from numba import njit
 
 from bitlaw.compression.range_coder import consume, target
+from bitlaw.runtime.compiling import compiled
 
 
-@njit(cache=True)
+@compiled
 def _context(bits, i):
     one = bits[i - 1] if i > 0 else 0
     two = bits[i - 2] if i > 1 else 0
     return 4 * (i & 1) + 2 * one + two
 
 
-@njit(cache=True)
+@compiled
 def _intervals(bits, starts, frequencies, totals):
     counts = np.ones((8, 2), dtype=np.int64)  # twice the count plus one, so that a half is an integer
     for i in range(len(bits)):
@@ -30,7 +30,7 @@ def _intervals(bits, starts, frequencies, totals):
         counts[c, bits[i]] += 2
 
 
-@njit(cache=True)
+@compiled
 def _decode(state, data, bits):
     counts = np.ones((8, 2), dtype=np.int64)
     for i in range(len(bits)):

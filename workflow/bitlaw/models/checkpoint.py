@@ -87,6 +87,11 @@ def shapes(folder):
     return {n: e["shape"] for n, e in entries.items() if n != "__metadata__" and not n.endswith(BUFFERS)}
 
 
+def is_embedding(name):
+    """Whether the parameter `name` (module.weight) belongs to an embedding or the head, by its module's name."""
+    return bool({*name.split(".")[-2:-1]} & EMBEDDINGS)
+
+
 def describe(folder):
     """{weights_sha256, params_total, params_nonembedding} of a checkpoint.
 
@@ -94,7 +99,7 @@ def describe(folder):
     tokens and positions and the head.
     """
     counts = {name: math.prod(shape) for name, shape in shapes(folder).items()}
-    embedding = sum(n for name, n in counts.items() if {*name.split(".")[-2:-1]} & EMBEDDINGS)
+    embedding = sum(count for name, count in counts.items() if is_embedding(name))
     total = sum(counts.values())
     return {
         "weights_sha256": digest(*weight_files(folder)),

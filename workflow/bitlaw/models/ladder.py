@@ -1,13 +1,16 @@
-"""Train the embedded model family: five small GPT-NeoX language models on enwik8.
+"""Train the embedded model family: small GPT-NeoX language models on enwik8, by one recipe.
 
 The recipe is a file (data/ladder/recipe.yaml); a checkpoint is a folder in the layout of the
 Hugging Face Hub (config.json, model.safetensors, tokenizer.json), so that it loads like any other.
+A run that was interrupted goes on where its last saved state is, and ends with the same files.
 """
 
 import csv
+import hashlib
 import json
 import logging
 import math
+import pickle
 import time
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from bitlaw import InputError
 from bitlaw.data.seven_bit import to_ascii
+from bitlaw.runtime.atomic import replacing, write_text
 
 log = logging.getLogger("bitlaw")
 CONFIG_KEYS = (  # of config.json: those that Pythia's has
@@ -29,6 +33,8 @@ CONFIG_KEYS = (  # of config.json: those that Pythia's has
     *("tie_word_embeddings", "bos_token_id", "eos_token_id"),
 )
 PIECE = 1 << 16  # bytes tokenised at a time; bounds memory
+SAVE_SECONDS = 240  # between saved states: what an interruption costs at most
+COLUMNS = ("step", "tokens", "learning_rate", "train_loss", "validation_loss", "validation_bits_per_byte")
 
 
 def read_recipe(path):
@@ -71,7 +77,11 @@ def learning_rate(step, peak, training):
 
 
 def build(shape, training, vocabulary):
-    """A freshly initialised model; `initializer_range` is GPT-NeoX's small init, sqrt(2 / 5h)."""
+    """A freshly initialised model; `initializer_range` is GPT-NeoX's small init, sqrt(2 / 5h).
+
+    `training` gives seed, sequence_length (the context) and, unless it is Pythia's 0.25, rotary_pct: the part of each
+    head's dimensions that carries positions.
+    """
     hidden = shape["hidden_size"]
     config = GPTNeoXConfig(
         vocab_size=vocabulary,
@@ -82,6 +92,11 @@ def build(shape, training, vocabulary):
         max_position_embeddings=training["sequence_length"],
         initializer_range=math.sqrt(2 / (5 * hidden)),
         use_parallel_residual=True,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": training.get("rotary_pct", 0.25),
+        },
         bos_token_id=None,
         eos_token_id=None,
     )
@@ -90,21 +105,25 @@ def build(shape, training, vocabulary):
 
 
 def save_checkpoint(model, tokenizer, folder):
-    """Write the checkpoint in float16: those weights, not the float32 masters, are the model."""
+    """Write the checkpoint in float16: those weights, not the float32 masters, are the model.
+
+    Each file is written whole or not at all, the weights last: a folder that has them is a checkpoint.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     # transformers renamed the head to lm_head but reads and publishes the name that Pythia's files have
     weights = {
         name.replace("lm_head.", "embed_out."): tensor.detach().to(torch.float16).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     rotary = model.config.rope_parameters
     config = {name: getattr(model.config, name) for name in CONFIG_KEYS}
     config |= {"rotary_pct": rotary["partial_rotary_factor"], "rotary_emb_base": rotary["rope_theta"]}
     config |= {"architectures": ["GPTNeoXForCausalLM"], "torch_dtype": "float16"}
-    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    tokenizer.save(str(folder / "tokenizer.json"))
+    with replacing(folder / "tokenizer.json") as temporary:
+        tokenizer.save(str(temporary))
+    write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def loss_of(model, batch, dtype):
@@ -125,23 +144,85 @@ def validation_loss(model, tokens, training, sequences):
     return float(torch.stack(losses).mean())
 
 
+def order_of(windows, needed, seed):
+    """Which window comes when: `needed` of `windows` in an order drawn by `seed`, all of them before any again."""
+    draw = np.random.default_rng(seed)
+    return np.concatenate([draw.permutation(windows) for _ in range(math.ceil(needed / windows))])[:needed]
+
+
+def batch_of(tokens, picks, length, pieces):
+    """The windows `picks` of `tokens`, each cut into `pieces`: int64 `[len(picks) * pieces, length / pieces + 1]`.
+
+    A window is `length` + 1 tokens, so that `length` of them are predicted; a piece ends with the token that the next
+    begins with, so that the pieces predict the same tokens as the window, from less before them.
+    """
+    windows = np.stack([tokens[i * (length + 1) : (i + 1) * (length + 1)] for i in picks]).astype(np.int64)
+    part = length // pieces
+    return torch.from_numpy(np.concatenate([windows[:, i * part : (i + 1) * part + 1] for i in range(pieces)]))
+
+
+def write_losses(path, rows, bytes_per_token):
+    """Write losses.csv: COLUMNS of the `rows` (step, tokens, rate, loss, validation loss or None), losses in nats."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for step, seen, rate, loss, nats in rows:
+            held = ("", "") if nats is None else (f"{nats:.5f}", f"{nats / math.log(2) / bytes_per_token:.5f}")
+            table.writerow([step, seen, f"{rate:.6g}", f"{loss:.5f}", *held])
+
+
+def run_id(name, recipe, tokenizer_path, tokens):
+    """Hash of all that a run of model `name` depends on: its part of the recipe, the tokenizer and the tokens."""
+    part = {key: value for key, value in recipe.items() if key != "models"} | {name: recipe["models"][name]}
+    digest = hashlib.sha256(json.dumps(part, sort_keys=True).encode())
+    digest.update(Path(tokenizer_path).read_bytes())
+    digest.update(tokens.tobytes())
+    return digest.hexdigest()
+
+
+def save_state(path, run, model, optimizer, rows):
+    """Write all that the next step depends on; a step draws nothing at random, so `rows` tell where the run is."""
+    state = {"run": run, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": rows}
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path, run, model, optimizer):
+    """Put the state at `path` into `model` and `optimizer` and return its rows; InputError if it is not of `run`."""
+    try:
+        state = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: not a saved state ({error}); remove it to train from the beginning") from None
+    if state["run"] != run:
+        raise InputError(
+            f"{path}: the state of a run with another recipe, tokenizer or text; remove it to train from the beginning"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["rows"]
+
+
 def train(name, recipe, raw, tokenizer_path, out, stop_after=None):
-    """Train model `name` of `recipe` on the file `raw` (enwik8); write checkpoints and losses.csv to `out`.
+    """Train model `name` of `recipe` on the file `raw` (enwik8); write checkpoints and losses.csv to the folder `out`.
 
     losses.csv has a row a step: step (1-based, after the update), tokens seen, learning rate, training loss
     (nats a token), validation loss and validation bits a byte (at checkpoints, else empty).
     `stop_after` ends early without changing the schedule. Returns the list of training losses.
+
+    `out`/state.pt is saved every SAVE_SECONDS. Called again, `train` goes on from it; with as many threads it ends with
+    the files, bit for bit, of a run that was never interrupted. Raises InputError when that state is of another recipe,
+    tokenizer or text, and when the text is shorter than one sequence.
     """
-    training, shape = recipe["training"], recipe["models"][name]
+    training, shape, out = recipe["training"], recipe["models"][name], Path(out)
     tokenizer = Tokenizer.from_file(str(tokenizer_path))
     tokens = encode(tokenizer, text_range(raw, *recipe["source"]["train_range"]))
     held_out = encode(tokenizer, held_out_text := text_range(raw, *recipe["source"]["validation_range"]))
     bytes_per_token = sum(map(len, held_out_text)) / len(held_out)
-    length, batch_size = training["sequence_length"] + 1, training["batch_size"]
-    needed, windows = training["steps"] * batch_size, len(tokens) // length
-    if needed > windows:
-        raise InputError(f"train_range holds {windows} sequences, the schedule needs {needed}: widen it")
-    order = np.random.default_rng(training["seed"]).permutation(windows)[:needed]
+    length, batch_size, steps = training["sequence_length"], training["batch_size"], training["steps"]
+    cuts = training.get("pieces", [1])
+    if not (windows := len(tokens) // (length + 1)):
+        raise InputError(f"train_range holds {len(tokens)} tokens, less than one sequence of {length} + 1: widen it")
+    order = order_of(windows, steps * batch_size, training["seed"])
 
     model = build(shape, training, tokenizer.get_vocab_size())
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -152,32 +233,33 @@ def train(name, recipe, raw, tokenizer_path, out, stop_after=None):
         fused=True,
     )
     dtype = getattr(torch, training["compute_dtype"])
-    out, losses, started = Path(out), [], time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "losses.csv", "w", newline="") as table:
-        rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(["step", "tokens", "learning_rate", "train_loss", "validation_loss", "validation_bits_per_byte"])
-        for step in range(min(stop_after or training["steps"], training["steps"])):
-            rate = learning_rate(step, shape["learning_rate"], training)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            picks = order[step * batch_size : (step + 1) * batch_size]
-            batch = np.stack([tokens[i * length : (i + 1) * length] for i in picks]).astype(np.int64)
-            loss = loss_of(model, torch.from_numpy(batch), dtype)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), training["clip"])
-            optimizer.step()
-            losses.append(loss.item())
-            done, seconds, held = step + 1, time.monotonic() - started, ("", "")
-            if done in training["checkpoints"]:
-                save_checkpoint(model, tokenizer, out / f"step{done}")
-                nats = validation_loss(model, held_out, training, recipe["validation"]["sequences"])
-                held = (f"{nats:.5f}", f"{nats / math.log(2) / bytes_per_token:.5f}")
-                log.info("%s: step %d, validation %s bits a byte", name, done, held[1])
-            rows.writerow([done, done * batch_size * (length - 1), f"{rate:.6g}", f"{losses[-1]:.5f}", *held])
-            if done % 25 == 0:
-                table.flush()
-                left = seconds / done * (training["steps"] - done)
-                log.info("%s: step %d of %d, loss %.3f, %.0f s left", name, done, training["steps"], losses[-1], left)
-    return losses
+    state, run = out / "state.pt", run_id(name, recipe, tokenizer_path, tokens)
+    rows = load_state(state, run, model, optimizer) if state.exists() else []
+    first, last = len(rows), min(stop_after or steps, steps)
+    if first:
+        log.info("%s: goes on after step %d", name, first)
+    started = saved = time.monotonic()
+    for step in range(first, last):
+        rate = learning_rate(step, shape["learning_rate"], training)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        picks = order[step * batch_size : (step + 1) * batch_size]
+        loss = loss_of(model, batch_of(tokens, picks, length, cuts[step % len(cuts)]), dtype)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), training["clip"])
+        optimizer.step()
+        done, nats = step + 1, None
+        if done in training["checkpoints"]:
+            save_checkpoint(model, tokenizer, out / f"step{done}")
+            nats = validation_loss(model, held_out, training, recipe["validation"]["sequences"])
+            log.info("%s: step %d, validation %.5f bits a byte", name, done, nats / math.log(2) / bytes_per_token)
+        rows.append((done, done * batch_size * length, rate, loss.item(), nats))
+        if done == last or nats is not None or time.monotonic() - saved > SAVE_SECONDS:
+            save_state(state, run, model, optimizer, rows)
+            write_losses(out / "losses.csv", rows, bytes_per_token)
+            saved = time.monotonic()
+        if done % 25 == 0:
+            left = (time.monotonic() - started) / (done - first) * (steps - done)
+            log.info("%s: step %d of %d, loss %.3f, %.0f s left", name, done, steps, rows[-1][3], left)
+    return [row[3] for row in rows]

@@ -43,7 +43,7 @@ def counts(cells):
 def scaling(cells, laws, linked=True, null="random"):
     """The specification (a dict): ratio over parameters, a panel a modality, curves of the laws.
 
-    cells: DataFrame with cell_table.COLUMNS; laws: {modality: {protocol: law}}, may lack some.
+    cells: DataFrame with cell_table.CELL_COLUMNS; laws: {modality: {protocol: law}}, may lack some.
     linked: a click on a cell leads to its provenance, which the page holds.
     """
     modalities = sorted(cells["modality"].drop_duplicates(), key=lambda name: name == null)

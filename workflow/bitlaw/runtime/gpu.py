@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -107,17 +108,13 @@ def lease(device):
 
 @contextmanager
 def failures(device):
-    """Turn the failure of a CUDA device into a DeviceError of one line; nothing for "cpu"."""
-    if device == "cpu":
-        yield
-        return
-    import torch
-
+    """Turn the failure of a CUDA device into a DeviceError of one line."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        torch = sys.modules.get("torch")  # exact arithmetic does without; then no device has failed
+        if torch is None or isinstance(error, torch.OutOfMemoryError):
+            raise
         first = (str(error).splitlines() or [""])[0]
         lost = isinstance(error, torch.AcceleratorError) or first.startswith(("CUDA", "cuDNN", "NVML"))
         if not lost:

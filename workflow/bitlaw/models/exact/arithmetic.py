@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from bitlaw.models.exact.compiling import compiled, not_inlined
+from bitlaw.runtime.compiling import compiled, not_inlined
 
 VERSION = 1  # of docs/arithmetic.md
 LEAST, OVERFLOW = 80, 247  # biased exponents: a row's is raised to the first and must stay below the second

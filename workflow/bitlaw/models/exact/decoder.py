@@ -19,9 +19,9 @@ from bitlaw.models.exact.arithmetic import (
     power_of_two,
     to_integer,
 )
-from bitlaw.models.exact.compiling import compiled, not_inlined
 from bitlaw.models.exact.description import PER_HEAD, WHOLE
 from bitlaw.models.exact.products import GROUP, LANES, linear, score, weigh_values
+from bitlaw.runtime.compiling import compiled, not_inlined
 
 TILE = 64  # rows that pass through a layer together: their numbers stay in cache
 EIGHT = np.int32(8)

@@ -147,12 +147,13 @@ def _describe(config):
         mlp_bias=neox or (family == "llama" and _flag(config, "mlp_bias", False)),
         tied=_flag(config, "tie_word_embeddings", False),
     )
-    limits = {
-        "hidden_size": (width, 1 << 16),
-        "head_dim": (head_dim, 1 << 12),
-        "intermediate_size": (found.mlp, 1 << 24),
-    }
-    for key, (value, limit) in limits.items():
+    limits = (
+        ("hidden_size", width, 1 << 16),
+        ("head_dim", head_dim, 1 << 12),
+        ("num_attention_heads x head_dim", heads * head_dim, 1 << 16),
+        ("intermediate_size", found.mlp, 1 << 24),
+    )
+    for key, value, limit in limits:
         if value >= limit:
             raise _Refused(f"{key} {value}: sums stay exact below {limit}")
     return found

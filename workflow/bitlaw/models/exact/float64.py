@@ -8,9 +8,9 @@ import numpy as np
 
 from bitlaw.models.exact import arithmetic
 from bitlaw.models.exact.arithmetic import ABSOLUTE, INFINITE, bits_float, exponential, power_of_two
-from bitlaw.models.exact.compiling import compiled
 from bitlaw.models.exact.decoder import largest_bits, turn_heads
 from bitlaw.models.exact.products import unpack
+from bitlaw.runtime.compiling import compiled
 
 ROWS = 256  # that pass through the head or attention together
 BUDGET = 1 << 29  # bytes of converted layers to keep

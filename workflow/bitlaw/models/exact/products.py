@@ -8,18 +8,29 @@ on in float64, exact below 2^53. The kernel is written in LLVM's vectors, not in
 it gives the same integers on all of them.
 """
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-from bitlaw.models.exact.compiling import compiled, not_inlined
+from bitlaw.runtime.compiling import compiled, not_inlined
 
 LANES = 16  # outputs side by side
 PAIRS = 256  # that fit in 32 bits
-GROUP = 8  # rows that share a load of weights
+GROUP = 8  # rows are computed in whole groups: there must be room for them
 SINGLE = 4  # blocks of a row on its own
+
+
+def _rows_together():
+    """Rows that share a load of weights: as many as the sums fit into the vector registers of this processor."""
+    features = config.CPU_FEATURES
+    features = llvm.get_host_cpu_features().flatten() if features is None else features
+    return 8 if "+avx512bw" in features else 2
+
+
+TOGETHER = _rows_together()
 
 
 def pack(matrix):
@@ -173,14 +184,14 @@ def _product(digits, column_scales, biases):
     computed and written, too: x, row_scales and out must have room for them.
     """
     flags = digits, column_scales, biases
-    group, single, one = _kernel(GROUP, 1, *flags), _kernel(1, SINGLE, *flags), _kernel(1, 1, *flags)
+    group, single, one = _kernel(TOGETHER, 1, *flags), _kernel(1, SINGLE, *flags), _kernel(1, 1, *flags)
 
     @compiled
     def product(weights, blocks, pairs, x, row, rows, row_scales, columns, bias, out):
         not_inlined()
-        if rows >= 3:
+        if rows > 2 or rows == TOGETHER:
             for block in range(blocks):
-                for r in range(row, row + rows, GROUP):
+                for r in range(row, row + rows, TOGETHER):
                     group(weights, block, pairs, x, r, row_scales, columns, bias, out)
         else:
             for r in range(row, row + rows):

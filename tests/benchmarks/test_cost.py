@@ -3,13 +3,10 @@
 import subprocess
 import sys
 
+import cost
 import pytest
 
 from repository import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import cost
 
 NON_EMBEDDING = {  # as the model cards print them
     "70m": 18_915_328,

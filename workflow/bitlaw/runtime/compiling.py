@@ -1,4 +1,4 @@
-"""How the loops of exact arithmetic are compiled: without the GIL, as IEEE has it, and kept on disk."""
+"""How loops over numbers are compiled: without the GIL, as IEEE has it, and kept on disk."""
 
 import hashlib
 import inspect
@@ -15,18 +15,20 @@ def _digest(paths):
     return digest.hexdigest()
 
 
-_PACKAGE = _digest(sorted(Path(__file__).parent.glob("*.py")))
+_LIBRARY = Path(__file__).parents[1]
+# the packages with compiled loops, which call each other across files
+_SOURCES = _digest(sorted([*_LIBRARY.glob("compression/*.py"), *_LIBRARY.glob("models/exact/*.py")]))
 
 
 def compiled(function):
-    """numba's njit for functions that call each other across the files of this package, or call into it.
+    """numba's njit for functions that call each other across files.
 
-    Division has no check for zero, which would be a branch in every loop. What is kept on disk is dropped when any file
-    of this package changes, or the function's own: numba by itself looks at the latter only, and would go on with what
-    an older file of another name said.
+    Division has no check for zero, which would be a branch in every loop. What is kept on disk is dropped when any of
+    the files with compiled loops changes: numba by itself looks at a function's own file only, and would go on with
+    what an older version of another file said.
     """
     dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
-    dispatcher._cache._cache_file._source_stamp = _PACKAGE + _digest([inspect.getfile(function)])
+    dispatcher._cache._cache_file._source_stamp = _SOURCES + _digest([inspect.getfile(function)])
     return dispatcher
 
 
