@@ -119,8 +119,10 @@ def _run(command, folder):
     except OSError as error:
         raise Unavailable(f"{command[0]}: cannot be run here ({error.strerror})") from None
     if ran.returncode:
-        last = (ran.stderr.strip() or ran.stdout.strip() or "no message").splitlines()[-1]
-        raise Unavailable(f"{' '.join(Path(word).name for word in command[:4])} …: {last}")
+        lines = (ran.stderr.strip() or ran.stdout.strip() or "no message").splitlines()
+        first = next((line for line in lines if line.startswith(("E:", "ERROR:"))), lines[-1])
+        name = " ".join([Path(command[0]).name, *(word for word in command[1:] if not word.startswith("-"))][:4])
+        raise Unavailable(f"{name}: {first}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ STREAMS = WORKER.parent / "streams"
 KERNELS = {
     "OpenBLAS for Haswell": ({"OPENBLAS_CORETYPE": "Haswell"}, "Haswell", {"avx2", "fma"}),
     "OpenBLAS for Sandy Bridge": ({"OPENBLAS_CORETYPE": "Sandybridge"}, "Sandybridge", {"avx"}),
-    "OpenBLAS for Prescott": ({"OPENBLAS_CORETYPE": "Prescott"}, "Prescott", set()),
+    # by the name of the oldest processor that shares its kernels in a 64-bit library
+    "OpenBLAS for Prescott": ({"OPENBLAS_CORETYPE": "Prescott"}, "Katmai", set()),
 }
 COMPILED = {
     "no AVX-512": ({"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}, {"avx2", "fma"}),
@@ -146,3 +147,11 @@ def test_no_fused_multiply_add_here(tmp_path):
 
 def test_no_fused_multiply_add_on_arm(tmp_path, emulated):
     check_assembly(emulated("assembly", compiled=tmp_path))
+
+
+def test_without_a_network_there_is_a_reason_and_no_half_made_machine(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(arm.Unavailable, match="apt-get") as reason:
+        arm.machine(tmp_path)
+    assert "\n" not in str(reason.value) and not (tmp_path / "arm64").exists()
