@@ -269,3 +269,15 @@ def test_tokens_and_positions_that_do_not_exist(tmp_path):
     with pytest.raises(InputError, match="expected one for each"):
         model.forward(model.new_cache(1, 16), [0, 0], [0], [5])
     assert model.head(model.hidden([]), 0, 0).shape == (0, 101)
+
+
+def test_a_process_that_flushes_subnormal_numbers_is_refused(neox_folder):
+    import torch
+
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush them")
+    try:
+        with pytest.raises(InputError, match="flushes subnormal numbers to zero"):
+            Model(neox_folder)
+    finally:
+        torch.set_flush_denormal(False)

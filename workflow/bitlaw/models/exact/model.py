@@ -29,6 +29,7 @@ class Model:
     """
 
     def __init__(self, folder, positions=None):
+        _check_subnormals()
         self.description = describe(folder)
         longest = min(self.description.context, LONGEST)
         self.context = min(positions or longest, longest)
@@ -93,3 +94,12 @@ class Model:
     def float64(self):
         """The other engine, with the same weights: see `float64`."""
         return Float64(self.weights, self.description)
+
+
+def _check_subnormals():
+    """Raise InputError where this process flushes subnormal numbers to zero: docs/arithmetic.md, section 1."""
+    if np.float32(2.0**-126) * np.float32(0.5) == 0 or np.float32(2.0**-149) * np.float32(2) == 0:
+        raise InputError(
+            "this process flushes subnormal numbers to zero, as some libraries built with fast-math make it do: exact "
+            "arithmetic needs them; import that library later, or not at all"
+        )
