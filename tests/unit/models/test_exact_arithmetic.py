@@ -45,8 +45,12 @@ def test_rows_become_the_nearest_integers(row):
     assert arithmetic.quantise_digits(row, high, low)[0] == scale
     assert (256 * high.astype(int) + low).tolist() == expected
     assert abs(high).max() <= 64 and low.min() >= -128 and low.max() <= 127
-    q, scale = weights.quantise_rows(row[None])
-    assert q[0].tolist() == expected and float(scale[0]) == 2.0**exponent
+    matrix = np.stack([np.zeros_like(row)] * 17 + [row])
+    packed, scales = products.pack(np.zeros(matrix.shape, dtype=np.int16)), np.zeros(len(matrix), dtype=np.float32)
+    weights.pack_rows(matrix, packed, scales)
+    q = products.unpack(packed, *matrix.shape)
+    assert q[17].tolist() == expected and not q[:17].any()
+    assert scales.tolist() == [2.0**-60] * 17 + [2.0**exponent]
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 2.0**120, -(2.0**127)])

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bitlaw import InputError
-from bitlaw.models.exact import rotary
-from bitlaw.models.exact.arithmetic import LEAST, OVERFLOW
+from bitlaw.models.exact import arithmetic, rotary
+from bitlaw.models.exact.arithmetic import OVERFLOW
+from bitlaw.models.exact.compiling import compiled
 from bitlaw.models.exact.description import PER_HEAD, WHOLE
-from bitlaw.models.exact.products import LANES, pack
+from bitlaw.models.exact.products import LANES
 
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 # what old GPT-NeoX files carry beside the weights
@@ -114,17 +115,18 @@ def _header(path):
         raise InputError(f"{path}: not a safetensors file ({error}); fetch it again") from None
 
 
-def quantise_rows(matrix):
-    """(q int16, 2^e float32 `[rows]`) of the rows of a float32 matrix: docs/arithmetic.md, section 2."""
-    largest = np.abs(matrix).max(1, initial=0).view(np.int32) >> 23
-    exponent = np.maximum(largest, LEAST) - 140
-    q = np.rint(matrix * _power(-exponent)[:, None])
-    return q.astype(np.int16), _power(exponent)
+@compiled
+def pack_rows(matrix, packed, scales):
+    """Quantise the rows of a float32 matrix, each on its own, into `packed`, zeros before, as products.pack has it.
 
-
-def _power(exponent):
-    """2^exponent as float32 of an int32 array, from -126 to 127."""
-    return ((exponent + 127) << 23).astype(np.int32).view(np.float32)
+    scales, float32 `[>= rows]`, receives 2^e of each: docs/arithmetic.md, section 2.
+    """
+    integers = np.empty(matrix.shape[1], dtype=np.int16)
+    for r in range(len(matrix)):
+        scales[r], _ = arithmetic.quantise(matrix[r], integers)  # too large a weight was refused when it was read
+        block, lane = packed[r // LANES], r % LANES
+        for i in range(len(integers)):
+            block[i // 2, lane, i % 2] = integers[i]
 
 
 class _Stack:
@@ -140,10 +142,8 @@ class _Stack:
         )
 
     def fill(self, layer, matrix, bias=None):
-        q, scale = quantise_rows(matrix)
         at = () if layer is None else (layer,)
-        self.filled.q[at] = pack(q)
-        self.filled.scale[(*at, slice(len(scale)))] = scale
+        pack_rows(np.ascontiguousarray(matrix), self.filled.q[at], self.filled.scale[at])
         if bias is not None:
             self.filled.bias[(*at, slice(len(bias)))] = bias
 
