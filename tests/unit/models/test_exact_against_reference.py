@@ -2,11 +2,11 @@
 
 import json
 
-import exact_reference
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import exact_reference
 from bitlaw.compression import known_answers
 from bitlaw.models.exact.model import Model
 
@@ -19,7 +19,9 @@ def test_logits_of_both_engines_are_the_references(tmp_path, family):
     model = Model(folder)
     ids = known_answers.token_ids(TABLE)[: min(7, model.context)]
     config = json.loads((folder / "config.json").read_text())
-    expected = np.array(exact_reference.logits(config, load_file(folder / "model.safetensors"), ids.tolist()), np.uint32)
+    expected = np.array(
+        exact_reference.logits(config, load_file(folder / "model.safetensors"), ids.tolist()), np.uint32
+    )
     states, products = model.hidden(ids), model.float64()
     loops = model.head(states, 0, len(ids)).astype(np.float32)
     assert len(np.unique(expected)) > 100  # else equality says little

@@ -13,9 +13,9 @@ import numpy as np
 from bitlaw import InputError
 from bitlaw.models.exact import arithmetic, rotary
 from bitlaw.models.exact.arithmetic import OVERFLOW
-from bitlaw.models.exact.compiling import compiled
 from bitlaw.models.exact.description import PER_HEAD, WHOLE
 from bitlaw.models.exact.products import LANES
+from bitlaw.runtime.compiling import compiled
 
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 # what old GPT-NeoX files carry beside the weights
