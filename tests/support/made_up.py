@@ -99,11 +99,11 @@ def cell(modality, model, size, step, rng):
         **{"modality": modality, "model": model, "step": step, "chunks": CHUNKS, "dropped": 0, **terms},
         **{"cr_published": published, "cr_lossless": published + sum(terms.values())},
         **{"params_total": size, "params_nonembedding": size // 2},
-        **{"weights_sha256": hashlib.sha256(f"{model}{step}".encode()).hexdigest(), "mode": "exact"},
+        **{"weights_sha256": hashlib.sha256(f"{model}{step}".encode()).hexdigest(), "mode": "exact", "precision": "exact"},
         **{"stream_sha256": hashlib.sha256(f"{modality}{model}{step}".encode()).hexdigest(), "seconds": 2.5},
         **{"seconds_by_part": {"load": 0.5, "score": 1.0, "code": 0.1, "verify": 0.9}, "tokens_per_second": 1000.0},
         **{"bytes_per_second": 2000.0, "peak_memory_bytes": 5 * 10**8, "versions": {"torch": "2.13.0"}},
-        "decode_check": {"chunks": 1, "chunk_numbers": [0], "passed": True, "threads": 1, "batch": 1},
+        "decode_check": {"chunks": 1, "chunk_numbers": [0], "passed": True, "one_shot_bytes": 90, "steps_bytes": 90},
     }  # fmt: skip
 
 

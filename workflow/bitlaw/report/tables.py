@@ -134,15 +134,15 @@ def speed(abouts):
 
 def checks(abouts):
     """The decode check of every cell."""
-    columns = [("modality", None), ("model", None), ("step", ",.0f"), ("mode", None), ("chunks decoded", ",.0f"),
-               ("bytes the same", None), ("batch", ",.0f"), ("threads", ",.0f"),
-               ("sha256 of the stream", None)]  # fmt: skip
+    columns = [("modality", None), ("model", None), ("step", ",.0f"), ("precision", None), ("mode", None),
+               ("chunks decoded", ",.0f"), ("bytes the same", None), ("bytes in one pass", ",.0f"),
+               ("bytes by steps", ",.0f"), ("sha256 of the stream", None)]  # fmt: skip
     rows = []
     for a in abouts:
         check = a["decode_check"]
         same = "yes" if check["passed"] else "no"
-        rows.append([a["modality"], a["model"], a["step"], a["mode"], check["chunks"], same, check["batch"],
-                     check["threads"], a["stream_sha256"][:16]])  # fmt: skip
+        rows.append([a["modality"], a["model"], a["step"], a["precision"], a["mode"], check["chunks"], same,
+                     check["one_shot_bytes"], check["steps_bytes"], a["stream_sha256"][:16]])  # fmt: skip
     links = [anchor(a) for a in abouts]
     return table("checks", "another process decodes these chunks of each cell and compares", columns, rows, links)
 
