@@ -21,6 +21,7 @@ SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 PARAMETERS = {"small": 64_000, "middle": 1_400_000_000, "large": 12_000_000_000}
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | {
     "study": "contract",
+    "precision": "fp32",
     "modalities": [{"name": "random", "source": "random", "cut": "bytes", "sampling": "head"}],
     "models": [{"name": name, "folder": "models/{name}/step{step}", "tokenizer": "any"} for name in PARAMETERS],
     "steps": [1],

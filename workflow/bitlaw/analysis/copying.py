@@ -56,7 +56,7 @@ def measure(model, vocabulary, length, draws, tokens_at_a_time, seed=0):
         raise InputError(f"length {length}: r must have 2 tokens or more and fit twice in the context {model.context}")
     if draws < 2:
         raise InputError(f"draws {draws}: one draw has no spread; take 2 or more")
-    scores = scoring.score(model, sequences(vocabulary, length, draws, seed), tokens_at_a_time, "copying")
+    scores = scoring.score(model, sequences(vocabulary, length, draws, seed), tokens_at_a_time, what="copying")
     rates = np.array([halves(found.lengths) for found in scores])
     columns = np.column_stack([rates, rates[:, 1] / rates[:, 0]])
     errors = columns.std(0, ddof=1) / math.sqrt(draws)
