@@ -11,33 +11,17 @@ import math
 import numpy as np
 from numba import njit
 
+from bitlaw.models.exact.arithmetic import exponential
 from bitlaw.runtime.compiling import compiled
 
-# log2 e, and 2^f on [-1/2, 1/2] by Horner's rule: Taylor's coefficients (ln 2)^n / n!, the rest is below float32's
-# resolution. As bits: a library's logarithm may differ in the last place from machine to machine.
-LOG2_E = np.uint32(0x3FB8AA3B).view(np.float32)
-COEFFICIENTS = np.array(
-    [0x3F800000, 0x3F317218, 0x3E75FDF0, 0x3D635847, 0x3C1D955B, 0x3AAEC3FF, 0x39218489], dtype=np.uint32
-).view(np.float32)
-_ONE, _P1, _P2, _P3, _P4, _P5, _P6 = COEFFICIENTS
-_HALF, _UNIT, LEAST = np.float32(0.5), np.float32(1 << 24), np.float32(-60)
+_UNIT = np.float32(1 << 24)
 NOT_FINITE = "the model gives a logit that is NaN or infinite (row {row}); try another precision or checkpoint"
 
 
 @njit(inline="always")
 def _fine(difference):
     """int(e^difference * 2^38) for a float32 difference <= 0; its upper part, >> 12, is the weight w."""
-    y = difference * LOG2_E
-    y = y if y > LEAST else LEAST
-    k = np.int32(y - _HALF)
-    f = y - np.float32(k)
-    p = _P6
-    p = p * f + _P5
-    p = p * f + _P4
-    p = p * f + _P3
-    p = p * f + _P2
-    p = p * f + _P1
-    p = p * f + _ONE
+    p, k = exponential(difference)
     return (np.int64(np.int32(p * _UNIT)) << 14) >> np.int64(-k)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from bitlaw.compression.integer_softmax import COEFFICIENTS, LEAST, LOG2_E, NOT_FINITE, code_length
+from bitlaw.compression.integer_softmax import NOT_FINITE, code_length
+from bitlaw.models.exact.arithmetic import C0, C1, C2, C3, C4, C5, C6, LOG2_E, LOWEST
 from bitlaw.runtime.compiling import compiled
 
 ELEMENTS = 1 << 23  # of one block of rows: 40 bytes each
@@ -25,11 +26,11 @@ def integers(logits, targets):
 def _integers(logits, targets):
     targets = targets[:, None]
     largest = logits.amax(1, keepdim=True)
-    y = (logits - largest).mul_(float(LOG2_E)).clamp_(min=float(LEAST))
+    y = (logits - largest).mul_(float(LOG2_E)).clamp_(min=float(LOWEST))
     k = (y - 0.5).to(torch.int32)
     y -= k  # int32 to float32, exact
-    p = torch.full_like(y, float(COEFFICIENTS[6]))
-    for coefficient in COEFFICIENTS[5::-1]:
+    p = torch.full_like(y, float(C6))
+    for coefficient in (C5, C4, C3, C2, C1, C0):
         p.mul_(y).add_(float(coefficient))
     fine = p.mul_(1 << 24).to(torch.int64).bitwise_left_shift_(14).bitwise_right_shift_(k.neg_())
     weights = fine >> 12
