@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import tiny_decoders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny_decoders
 from bitlaw.models.exact import decoder
 from bitlaw.models.exact.model import Model
 from bitlaw.runtime.compiling import compiled

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-import tiny_decoders
 from safetensors.numpy import load_file, save_file
 
+import tiny_decoders
 from bitlaw import InputError
 from bitlaw.models.exact.description import covers
 from bitlaw.models.exact.model import Model

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_decoders
 
+import tiny_decoders
 from bitlaw.models.exact.model import Model
 
 IDS = np.random.default_rng(2).integers(0, 101, 120)
