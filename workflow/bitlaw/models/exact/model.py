@@ -92,8 +92,14 @@ class Model:
         return moved
 
     def float64(self):
-        """The other engine, with the same weights: see `float64`."""
+        """The engine of float64 products, with the same weights: see `float64`."""
         return Float64(self.weights, self.description)
+
+    def digits(self, device="cpu"):
+        """The engine of torch operations on a device, with weights of its own there: see `digits`."""
+        from bitlaw.models.exact.digits import Digits  # imports torch, which the other engines do without
+
+        return Digits(self.weights, self.description, self.context, device)
 
 
 def _check_subnormals():
