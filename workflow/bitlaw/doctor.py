@@ -31,7 +31,7 @@ def report(show=print):
     for line in machine():
         show(line)
     table = known_answers.read_table(known_answers.TABLE)
-    names, engines = known_answers.all_names(table), list(known_answers.ENGINES)
+    names, engines = known_answers.all_names(table), known_answers.ENGINES | _engines_of_torch()
     show("")
     show(
         f"known answers of exact arithmetic, version {table['arithmetic']} (sha256, {DIGITS} digits), and what is "
@@ -39,7 +39,7 @@ def report(show=print):
     )
     show(_line("", "  ".join(f"{title:{COLUMN}}" for title in ("expected", *engines)).rstrip()))
     wrong = []
-    for name, expected, found in known_answers.compute(table, names):
+    for name, expected, found in known_answers.compute(table, names, engines):
         differ = [engine for engine, value in found.items() if value != expected]
         cells = [_said(expected), *map(_said, found.values()), "DIFFERS" if differ else "agrees"]
         show(_line(name, "  ".join(f"{cell:{COLUMN}}" for cell in cells).rstrip()))
@@ -52,6 +52,21 @@ def report(show=print):
         )
     show(f"all {len(names)} agree")
     return None
+
+
+def _engines_of_torch():
+    """Title to engine of those that need torch: on the processor, and on a GPU that torch can use."""
+    if find_spec("torch") is None:
+        return {}
+    import torch
+
+    from bitlaw.compression.known_answers import by_digits
+
+    return {
+        f"int8, {device}": by_digits(device)
+        for device in ("cpu", "cuda")
+        if device == "cpu" or torch.cuda.is_available()
+    }
 
 
 def _said(value):

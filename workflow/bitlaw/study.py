@@ -71,11 +71,6 @@ def check(config):
         raise InputError(f"config: models: `nominal` is given for {given} of {len(config['models'])}; give all or none")
     if config.get("params") == "nominal" and not given:
         raise InputError("config: params: 'nominal' given; then every model needs the key `nominal`")
-    for key in ("precision", "precision_published"):
-        if config["device"] == "cuda" and config.get(key) == "exact":
-            raise InputError(
-                f"config: {key}: 'exact' given, which a processor computes; device cuda takes fp32, bf16, fp16, int8"
-            )
     if "after_other" in config["controls"] and config["chunks"] < 2:
         raise InputError(f"config: chunks: {config['chunks']} given; the control after_other needs 2 or more")
 

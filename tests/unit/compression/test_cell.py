@@ -77,6 +77,47 @@ def test_a_cell_in_exact_arithmetic_imports_no_torch(data, tmp_path, neox_folder
     assert ran.stdout.split() == ["False", "False"] * ran.stdout.count("\n")
 
 
+# passes for a GPU: digits are computed on the processor, and no driver is asked
+PRETENDED = """
+from contextlib import nullcontext
+from bitlaw.models.exact import digits
+from bitlaw.runtime import gpu, gpu_memory
+gpu.lease = gpu.failures = lambda device: nullcontext()
+gpu.check, gpu.peak_memory = lambda device: None, lambda device: {}
+gpu_memory.tokens_at_a_time = lambda model, longest: 4 * longest
+made = digits.Digits.__init__
+def on_the_processor(self, weights, description, context, device):
+    print("digits for", device)
+    made(self, weights, description, context, "cpu")
+digits.Digits.__init__ = on_the_processor
+"""
+DIFFERENT = """
+from bitlaw.models.exact import arithmetic_torch
+right = arithmetic_torch.linear
+digits.linear = lambda *given: right(*given) * 1.0000001
+"""
+
+
+def test_a_cell_on_a_gpu_gives_the_stream_of_the_processor(data, tmp_path, neox_folder):
+    """Scored by digits there, decoded by the loops in another process, which imports no torch."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir(), other.mkdir()
+    _, alone = compress(data, neox_folder, one, precision="exact")
+    ran, about = compress(data, neox_folder, other, PRETENDED, precision="exact", device="cuda")
+    assert ran.returncode == 0, ran.stderr
+    assert set(ran.stdout.split("\n")) == {"digits for cuda", ""}
+    assert about["stream_sha256"] == alone["stream_sha256"] and about["cr_lossless"] == alone["cr_lossless"]
+    assert about["mode"] == "exact" and about["device"] == "cuda" and about["decode_check"]["passed"]
+    assert "torch" in about["versions"] and "torch" not in alone["versions"]
+
+
+def test_a_gpu_that_computes_something_else_is_refused(data, tmp_path, neox_folder):
+    ran, about = compress(data, neox_folder, tmp_path, PRETENDED + DIFFERENT, precision="exact", device="cuda")
+    assert about is None and list(tmp_path.iterdir()) == []
+    line = ran.stderr.rstrip().splitlines()[-1]
+    assert "precision exact on device cuda: int8 digits on cuda gives other integers for the known answer" in line
+
+
 @pytest.mark.parametrize("published", ["fp32", "int8"])
 def test_the_published_number_may_have_a_precision_of_its_own(data, tmp_path, neox_folder, published):
     one, other = tmp_path / "one", tmp_path / "other"

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -18,9 +19,13 @@ SOME = ["ladder-64k/step75", "ladder-331k/step1200", "ladder-1.9m/step300"]
 ENGINES = ["scoring", "float64 products", "decoding"]
 
 
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+ON_TORCH = {f"digits on {device}": known_answers.by_digits(device) for device in DEVICES}
+
+
 def check(names):
-    for name, expected, found in known_answers.compute(TABLE, names):
-        assert found == dict.fromkeys(ENGINES, expected), name
+    for name, expected, found in known_answers.compute(TABLE, names, known_answers.ENGINES | ON_TORCH):
+        assert found == dict.fromkeys([*ENGINES, *ON_TORCH], expected), name
 
 
 @pytest.mark.parametrize("name", [*TINY, *SOME])
@@ -100,14 +105,30 @@ def broken(model, ids):
     return starts, frequencies, totals + np.uint64(1)
 
 
-def test_an_engine_that_fails_does_not_hide_the_others():
-    def failing(model, ids):
-        raise FloatingPointError("no such instruction")
+def failing(model, ids):
+    raise RuntimeError("no such kernel")
 
+
+def test_an_engine_that_fails_does_not_hide_the_others():
     engines = known_answers.ENGINES | {"broken": broken, "failing": failing}
     ((_, expected, found),) = known_answers.compute(TABLE, ["tiny/qwen2"], engines)
     assert [found[engine] for engine in ENGINES] == [expected] * 3
-    assert found["broken"] != expected and str(found["failing"]) == "no such instruction"
+    assert found["broken"] != expected and str(found["failing"]) == "no such kernel"
+
+
+def test_a_device_that_computes_the_known_answers_passes():
+    known_answers.check("cpu")
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"), [(broken, "gives other integers"), (failing, r"fails \(no such kernel\)")]
+)
+def test_a_device_that_does_not_is_refused_in_one_line(monkeypatch, engine, words):
+    monkeypatch.setattr(known_answers, "by_digits", lambda device: engine)
+    with pytest.raises(InputError, match=f"^precision exact on device cuda: int8 digits on cuda {words} for the known "
+                       "answer tiny/gpt_neox; choose another device or precision, ") as refused:  # fmt: skip
+        known_answers.check("cuda")
+    assert "\n" not in str(refused.value)
 
 
 def test_refreshing_writes_what_is_there_and_nothing_where_engines_differ(tmp_path, monkeypatch):

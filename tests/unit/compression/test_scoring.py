@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from bitlaw import InputError
 from bitlaw.compression import integer_softmax, integer_softmax_torch, scoring
 from bitlaw.models import checkpoint
+from bitlaw.models.exact.digits import Digits
 from bitlaw.runtime import gpu_memory
 
 F32 = np.float32
@@ -192,6 +193,36 @@ def test_exact_scores_are_the_same_bits_on_any_number_of_threads_alone_and_toget
     together = scoring.score(exact, ragged, None, threads)
     for ids, own in zip(ragged, together, strict=True):
         assert same(scoring.score(exact, [ids], None)[0], own) and len(own.starts) == len(ids)
+
+
+@pytest.mark.parametrize("tokens_at_a_time", [1, 700, 4000])
+def test_scores_by_digits_are_the_same_bits_in_batches_of_any_size(exact, ragged, tokens_at_a_time):
+    expected = scoring.score(exact, ragged, None)
+    model = exact.digits()
+    for model.device in (torch.device("cpu"), Device("cpu")):
+        found = scoring.score(model, ragged, tokens_at_a_time)
+        assert all(same(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("at", [0, 150, 199, 200])
+def test_an_error_by_digits_is_found_wherever_it_is(exact, monkeypatch, at):
+    """At a chunk's last token, too, from which nothing is predicted; in what only pads a batch it is none."""
+    hidden = Digits.hidden
+
+    def broken(self, ids, *given):
+        states = hidden(self, ids, *given).clone()
+        if len(states) == 2:  # a chunk of 200 tokens, then one of 300
+            states[0, at:] = math.nan
+        return states
+
+    monkeypatch.setattr(Digits, "hidden", broken)
+    chunks = [np.arange(n) % exact.vocabulary for n in (300, 5, 200, 5)]
+    if at < 200:
+        with pytest.raises(FloatingPointError, match="not a number|NaN or infinite"):
+            scoring.score(exact.digits(), chunks, 1000)
+    else:
+        for pair in zip(scoring.score(exact.digits(), chunks, 1000), scoring.score(exact, chunks, None), strict=True):
+            assert same(*pair)
 
 
 @pytest.mark.parametrize("tokens_at_a_time", [1, 700, 4000])

@@ -200,6 +200,15 @@ def test_a_torch_that_cannot_use_the_gpu_is_one_line(machine, data, tmp_path, ne
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_an_exact_cell_on_a_gpu_is_that_of_the_processor(data, tmp_path, neox_folder):
+    ran, about = compress(data, neox_folder, tmp_path, device="cuda", precision="exact")
+    assert ran.returncode == 0, ran.stderr
+    (tmp_path / "cpu").mkdir()
+    _, on_cpu = compress(data, neox_folder, tmp_path / "cpu", precision="exact")
+    assert about["mode"] == "exact" and about["stream_sha256"] == on_cpu["stream_sha256"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 def test_a_cell_on_a_gpu_decodes(data, tmp_path, neox_folder, precision):
     ran, about = compress(data, neox_folder, tmp_path, device="cuda", precision=precision)

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitlaw.compression import accounting, scoring, top_bits
+from bitlaw.compression import accounting, known_answers, scoring, top_bits
+from bitlaw.compression.stream_format import EXACT
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu
@@ -98,6 +99,8 @@ def run(kind, folder, tokenizer, shard_folder, out, *, precision, device, tokens
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
     with gpu.lease(device), gpu.failures(device):
         gpu.check(device)
+        if device != "cpu" and precision == EXACT:
+            known_answers.check(device)
         model = checkpoint.load(folder, precision, device)
         at_a_time = None if device == "cuda" else tokens_at_a_time
         rows = score(kind, model, opened, spelling, chunks, at_a_time)

@@ -19,7 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitlaw import InputError
-from bitlaw.compression import accounting, codec, exact_decoder, range_coder, scoring, stream_format, top_bits
+from bitlaw.compression import (
+    accounting,
+    codec,
+    exact_decoder,
+    known_answers,
+    range_coder,
+    scoring,
+    stream_format,
+    top_bits,
+)
 from bitlaw.compression.stream_format import EXACT
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
@@ -125,9 +134,12 @@ def load(inputs):
             f"{inputs.token_file}: {len(ids)} chunks, {inputs.shard_folder} has {len(chunks)}: remove it and run again"
         )
     about = checkpoint.describe(inputs.folder)
+    if inputs.device != "cpu" and EXACT in (inputs.precision, inputs.published):
+        with compiling.one_at_a_time():
+            known_answers.check(inputs.device)
     model = checkpoint.load(inputs.folder, inputs.precision, inputs.device)
     checkpoint.check_vocabulary(model, ids, f"{inputs.token_file}: ")
-    if checkpoint.is_exact(model):
+    if checkpoint.is_compiled(model):
         with compiling.one_at_a_time():
             _first_use(model)
     escaped = tokens.read_escaped(inputs.token_file)
@@ -317,7 +329,7 @@ def describe(inputs, loaded, measured, rows, check):
 def _libraries(inputs):
     """Packages whose versions a cell's numbers may depend on."""
     names = ["numpy", "numba", "tokenizers", "safetensors"]
-    if {inputs.precision, inputs.published} != {EXACT}:
+    if {inputs.precision, inputs.published} != {EXACT} or inputs.device != "cpu":
         names.append("torch")
     if "int8" in (inputs.precision, inputs.published):
         names.append("bitsandbytes")

@@ -72,13 +72,14 @@ def decode(model, spelling, header, records, threads=1):
 def restore(stream, folder, tokenizer, device="cpu", threads=1):
     """(bytes that `stream` was made from, the stream coded anew from the intervals that decoding met).
 
-    Decoded with the checkpoint in `folder` and the file `tokenizer`. Raises CorruptStream, or InputError when the
+    Decoded with the checkpoint in `folder` and the file `tokenizer`; in exact arithmetic on the processor whatever the
+    device, by compiled loops. Raises CorruptStream, or InputError when the
     checkpoint, or in lock-step this machine, is not the one it was made with.
     """
     found, records = unpack(stream)
     _, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
     check(found, checkpoint.describe(folder)["weights_sha256"], tokenizer_sha256)
-    model = checkpoint.load(folder, found.precision, device)
+    model = checkpoint.load(folder, found.precision, "cpu" if found.lockstep is None else device)
     if found.lockstep is not None:
         from bitlaw.compression import lockstep
 

@@ -137,6 +137,25 @@ def by_decoding(model, ids):
 ENGINES = {"scoring": by_scoring, "float64 products": by_products, "decoding": by_decoding}
 
 
+def by_digits(device):
+    """The engine of int8 digits on a torch device, as a cell on a GPU scores."""
+    return lambda model, ids: scoring.score(model.digits(device), [ids], 1)[0][:3]
+
+
+def check(device):
+    """Raise InputError unless digits on `device`, and the processor's engines, give the tiny models' known answers."""
+    table, title = read_table(), f"int8 digits on {device}"
+    names = [name for name in table["answers"] if name.startswith(TINY)]
+    for name, expected, found in compute(table, names, ENGINES | {title: by_digits(device)}):
+        for engine, value in found.items():
+            if value != expected:
+                how = f"fails ({value})" if isinstance(value, Exception) else "gives other integers"
+                raise InputError(
+                    f"precision exact on device {device}: {engine} {how} for the known answer {name}; choose another "
+                    "device or precision, and report what `bitlaw doctor` says"
+                )
+
+
 def compute(table, names, engines=ENGINES):
     """Yield (model, expected hash, {engine: its hash here, or the error that it raises}) of each of `names`."""
     ids = token_ids(table)

@@ -53,14 +53,14 @@ def first_token(token, vocabulary):
 def score(model, chunks, tokens_at_a_time, threads=1, what="score"):
     """Scores of every chunk of token ids (int arrays) under `model`, in the order given.
 
-    On `threads` threads of a processor; a floating-point model takes up to `tokens_at_a_time` tokens at once (see
-    `float_scoring`), exact arithmetic a window a thread. No number depends on either.
+    On `threads` threads of a processor; a model of torch takes up to `tokens_at_a_time` tokens at once (see
+    `torch_scoring`), compiled exact arithmetic a window a thread. No number depends on either.
     """
-    if checkpoint.is_exact(model):
+    if checkpoint.is_compiled(model):
         return _score_exactly(model, chunks, threads, what)
-    from bitlaw.compression import float_scoring  # imports torch, which exact arithmetic does without
+    from bitlaw.compression import torch_scoring  # torch takes seconds to import, and a cell may do without
 
-    return float_scoring.score(model, chunks, tokens_at_a_time, threads, what)
+    return torch_scoring.score(model, chunks, tokens_at_a_time, threads, what)
 
 
 def _score_exactly(model, chunks, threads, what):

@@ -135,8 +135,8 @@ def check_vocabulary(model, ids, where=""):
         )
 
 
-def is_exact(model):
-    """Whether `model` (from `load`) computes in exact arithmetic."""
+def is_compiled(model):
+    """Whether `model` (from `load`) computes in exact arithmetic by the processor's compiled loops."""
     from bitlaw.models.exact.model import Model
 
     return isinstance(model, Model)
@@ -145,17 +145,17 @@ def is_exact(model):
 def load(folder, precision="fp32", device="cpu"):
     """The model of `folder`: a `gpt_neox.NeoX` where that computes all its settings, else through transformers.
 
-    In int8 its products have threshold 0 (see `llm_int8`). Raises InputError for what cannot be loaded so, and for
-    models of transformers that cannot be coded (see `autoregression`).
+    In exact arithmetic it is an `exact.model.Model`, on another device than "cpu" an `exact.digits.Digits`. In int8 its
+    products have threshold 0 (see `llm_int8`). Raises InputError for what cannot be loaded so, and for models of
+    transformers that cannot be coded (see `autoregression`).
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if precision == "exact":
-        if device != "cpu":
-            raise InputError(f"precision exact on device {device!r}: it is computed on a processor so far; choose cpu")
         from bitlaw.models.exact.model import Model
 
-        return Model(folder)
+        model = Model(folder)
+        return model if device == "cpu" else model.digits(device)
     config = read_config(folder)
     weight_files(folder)
     # torch takes seconds to import: only those who load weights pay

@@ -28,9 +28,9 @@ def memory_mb(parameters, precision, device, attempt=1, most=None):
     """Main memory in MB, doubled with every further attempt, at most `most`.
 
     On a processor the weights are held by the encoder and by the process that decodes, and once more while they are
-    read; on a GPU they pass through memory once.
+    read; on a GPU they pass through memory once, but what is exact is decoded by a processor.
     """
-    copies = {"cpu": 2.5, "cuda": 1.5}[device]
+    copies = 1.5 if device == "cuda" and precision != "exact" else 2.5
     once = BASE_MB[device] + copies * parameters * WEIGHT_BYTES[precision] / 1e6
     return min(ceil(once) * 2 ** (attempt - 1), most or float("inf"))
 
@@ -40,10 +40,11 @@ def minutes(parameters, precision, device, tokens, steps, attempt=1, most=None):
 
     One pass over `tokens` tokens costs 2·parameters operations each (int8: two passes). Decoding goes a token at a
     time, `steps` of them, all verified chunks side by side, and reads the weights at each; in lock-step the encoder
-    does the same once more.
+    does the same once more. What is exact is decoded by a processor.
     """
     passes = 2 if precision == "int8" else 1
+    decoder = "cpu" if precision == "exact" else device
     scoring = passes * tokens * 2 * parameters / FLOPS[device]
-    decoding = 2 * steps * (0.02 + parameters * WEIGHT_BYTES[precision] / BYTES_A_SECOND[device])
+    decoding = 2 * steps * (0.02 + parameters * WEIGHT_BYTES[precision] / BYTES_A_SECOND[decoder])
     once = START_MINUTES + (scoring + decoding) / 60
     return min(ceil(once) * 2 ** (attempt - 1), most or float("inf"))

@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 from bitlaw.runtime.compiling import compiled, not_inlined
 
 VERSION = 1  # of docs/arithmetic.md
+TOO_LARGE = "an activation of the model is infinite, not a number, or 2^120 and more"
 LEAST, OVERFLOW = 80, 247  # biased exponents: a row's is raised to the first and must stay below the second
 
 

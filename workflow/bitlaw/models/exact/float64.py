@@ -7,7 +7,7 @@ matrices take four times the memory: beyond `budget` bytes they are converted an
 import numpy as np
 
 from bitlaw.models.exact import arithmetic
-from bitlaw.models.exact.arithmetic import ABSOLUTE, INFINITE, bits_float, exponential, power_of_two
+from bitlaw.models.exact.arithmetic import ABSOLUTE, INFINITE, TOO_LARGE, bits_float, exponential, power_of_two
 from bitlaw.models.exact.decoder import largest_bits, turn_heads
 from bitlaw.models.exact.products import unpack
 from bitlaw.runtime.compiling import compiled
@@ -78,7 +78,7 @@ class Float64:
 
     def _check(self, bad):
         if bad:
-            raise FloatingPointError("an activation of the model is infinite, not a number, or 2^120 and more")
+            raise FloatingPointError(TOO_LARGE)
 
     def _embed(self, ids):
         table = self.weights.embedding

@@ -6,6 +6,7 @@ import numpy as np
 
 from bitlaw import InputError
 from bitlaw.models.exact import decoder
+from bitlaw.models.exact.arithmetic import TOO_LARGE
 from bitlaw.models.exact.description import LONGEST, describe
 from bitlaw.models.exact.float64 import Float64
 from bitlaw.models.exact.products import GROUP
@@ -65,7 +66,7 @@ class Model:
                 raise InputError(f"{name} {values[(values < 0) | (values >= limit)][0]}: expected 0 to {limit - 1}")
         states = self.new_states(len(rows[2]))
         if not decoder.forward(self.weights, self.shape, cache, *rows, *states):
-            raise FloatingPointError("an activation of the model is infinite, not a number, or 2^120 and more")
+            raise FloatingPointError(TOO_LARGE)
         return states
 
     def hidden(self, ids, cache=None, slot=0, past=0):

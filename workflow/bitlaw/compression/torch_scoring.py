@@ -1,4 +1,4 @@
-"""Tokens through a floating-point model in batches, one teacher-forced pass, on a processor or a GPU."""
+"""Tokens through a model of torch in batches, one teacher-forced pass, on a processor or a GPU."""
 
 import logging
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
@@ -9,6 +9,8 @@ import torch
 from bitlaw import InputError
 from bitlaw.compression import integer_softmax, integer_softmax_torch
 from bitlaw.compression.scoring import HEAD_ROWS, empty_scores, put, windows
+from bitlaw.models.exact.arithmetic import TOO_LARGE
+from bitlaw.models.exact.digits import Digits
 from bitlaw.runtime import gpu_memory
 from bitlaw.runtime.logs import progress
 
@@ -16,7 +18,7 @@ log = logging.getLogger("bitlaw")
 
 
 def score(model, chunks, tokens_at_a_time, threads=1, what="score"):
-    """Scores of every chunk of token ids (int arrays) under a floating-point `model`, in the order given.
+    """Scores of every chunk of token ids (int arrays) under `model`, in floating point or by digits, in their order.
 
     Windows are sorted by length and pass through the model in batches, padded to the batch's longest. On the CPU each
     of `threads` threads takes batches of its own, which wastes less than sharing every small operation; together the
@@ -96,8 +98,10 @@ def _score_batch(model, chunks, scores, batch, buffers):
         ids[row, : w.end - w.begin] = chunks[c][w.begin : w.end]
     buffer = buffers.pop()
     try:
-        waiting = []  # for a GPU, which goes on meanwhile
+        waiting, finite = [], []  # for a GPU, which goes on meanwhile
         for state, (c, w) in zip(model.hidden(torch.from_numpy(ids)), batch, strict=True):
+            if isinstance(model, Digits):  # an error at the last token, which predicts none, is one, too
+                finite.append(state[: w.end - w.begin].isfinite().all())
             # the state at position i - 1 predicts the token at i
             for i in range(w.first, w.end, HEAD_ROWS):
                 last = min(i + HEAD_ROWS, w.end)
@@ -107,6 +111,8 @@ def _score_batch(model, chunks, scores, batch, buffers):
                 else:
                     targets = targets.astype(np.int64)
                     waiting.append((c, i, targets, integer_softmax_torch.integers(logits, torch.from_numpy(targets))))
+        if finite and not torch.stack(finite).all():
+            raise FloatingPointError(TOO_LARGE)
         for c, i, targets, integers in waiting:
             put(scores[c], i, integer_softmax_torch.from_integers(integers.cpu().numpy(), targets, model.vocabulary))
     finally:
