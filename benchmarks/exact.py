@@ -4,11 +4,17 @@
 
 prints a markdown table; nothing is asserted. The two sides take turns, after one run of each that does not count; rates
 are medians, ratios the median of those of neighbouring runs. Let nothing else run meanwhile.
+
+    PYTHONPATH=workflow python benchmarks/exact.py --memory pythia-1.4b [--length 700]
+
+prints what memory one text of that many tokens takes, with both of the processor's engines.
 """
 
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +93,38 @@ def random_checkpoint(folder, name):
     save_file(tensors, folder / "model.safetensors")
 
 
+# of a process of its own: its largest resident set so far, in bytes, after each step
+PASSES = """
+import json, sys
+import numpy as np
+from bitlaw.models.exact.model import Model
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+found, length = {"libraries": peak()}, int(sys.argv[2])
+model = Model(sys.argv[1], positions=length)
+found["weights"] = peak()
+ids = np.random.default_rng(1).integers(0, model.vocabulary, length)
+model.head(model.hidden(ids), 0, min(length, 512))
+found["one pass"] = peak()
+engine = model.float64()
+engine.head(*(array[:512] for array in engine.hidden(ids)))
+found["float64 products"] = peak()
+print(json.dumps(found))
+"""
+
+
+def memory(name, length):
+    """{step: bytes of memory that a process has taken at most until then} for the shape `name`: see PASSES."""
+    with tempfile.TemporaryDirectory() as folder:
+        random_checkpoint(Path(folder), name)
+        command = [sys.executable, "-c", PASSES, folder, str(length)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+
+
 def timed(work):
     start = time.perf_counter()
     work()
@@ -157,7 +195,13 @@ def main():
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 32], help="rows of steps")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--memory", choices=SHAPES, help="print what this shape needs instead")
     given = parser.parse_args()
+    if given.memory:
+        found = memory(given.memory, given.length)
+        print(f"| largest memory by then, {given.length} tokens | {' | '.join(found)} |\n|---|{'---:|' * len(found)}")
+        print(f"| {given.memory} | {' | '.join(f'{size / 2**30:.2f} GiB' for size in found.values())} |")
+        return
     torch.set_num_threads(given.threads)
     print(f"torch {torch.__version__}, {given.threads} threads of {os.cpu_count()} processors, ", end="")
     print(f"load {os.getloadavg()[0]:.1f} at the start")

@@ -33,7 +33,7 @@ def compiled(function):
     the files with compiled loops changes: numba by itself looks at a function's own file only, and would go on with
     what an older version of another file said.
     """
-    dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
+    dispatcher = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     dispatcher._cache._cache_file._source_stamp = _SOURCES + _digest([inspect.getfile(function)])
     return dispatcher
 
