@@ -67,3 +67,23 @@ def test_every_cell_of_the_ladder_is_that_of_fp32(clone, monkeypatch):
         if abs(exact_accuracy.difference(*pair)) > 1e-5:
             far[kind, model, step] = exact_accuracy.difference(*pair)
     assert len(cells) == 100 and not far
+
+
+def test_the_script_prints_its_tables(tmp_path, monkeypatch, capsys, passage):
+    entry = {"name": "ladder-64k", "folder": f"{LADDER}/{{name}}/step{{step}}", "tokenizer": "ladder"}
+    text = study.by_name(CONFIG, "modalities", "text")
+    few = {"models": [entry], "modalities": [text], "steps": [75, 1200]}
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(few))
+    tokenizer, spelling, sha256 = tokens.open_tokenizer(LADDER / "tokenizer.json")
+    folder = tmp_path / "data/tokens" / study.dataset(CONFIG, "text")
+    folder.mkdir(parents=True)
+    ids = tokens.encode(tokenizer, spelling, [passage[:300], passage[300:600]])
+    tokens.write(folder / "ladder.npz", ids, spelling, sha256)
+    monkeypatch.chdir(tmp_path)
+    for arguments, columns in (([], [3, 1]), (["--outliers"], [5, 5])):
+        monkeypatch.setattr("sys.argv", ["exact_accuracy.py", "--study", "few.yaml", "--chunks", "2", *arguments])
+        exact_accuracy.main()
+        said = capsys.readouterr().out
+        rows = [line.strip("| ").split(" | ")[1:] for line in said.splitlines() if line.startswith("| ladder-64k")]
+        assert list(map(len, rows)) == columns
+        assert all(abs(float(field.split()[0].rstrip("%"))) < 0.05 for row in rows for field in row), said
