@@ -92,6 +92,7 @@ def compress(inputs, labels, out):
         gpu.failures(inputs.device),
     ):
         gpu.check(inputs.device)
+        compiling.ready()
         # now, while this process has computed nothing: the kernels' threads do not survive a fork
         decoder.submit(os.getpid).result()
         started = time.perf_counter()
