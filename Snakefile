@@ -15,6 +15,12 @@ from bitlaw import InputError, study
 from bitlaw.report import findings
 from bitlaw.runtime import imports, logs, resources
 
+if not os.path.exists("config.yaml"):
+    raise WorkflowError(
+        f"{os.getcwd()}: holds no config.yaml; a study keeps its data and results where it runs, so run it in "
+        f"{workflow.basedir}, or copy config.yaml and data/ladder from there"
+    )
+
 
 configfile: "config.yaml"
 
@@ -51,6 +57,7 @@ include: "rules/messages.smk"
 rule all:
     default_target: True
     input:
+        of_cells(rules.compress.output.about),  # though tables need them: one that is deleted is made again
         rules.table.output.cells,
         rules.compare.output.table if COMPARED else [],
         BITS,

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -112,7 +113,8 @@ def compress(inputs, labels, out):
 
 
 def _end_with_parent():
-    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back."""
+    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back; not before it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both, and one of them has to say so
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
