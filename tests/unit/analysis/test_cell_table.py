@@ -19,7 +19,7 @@ def cells(tmp_path):
         path = tmp_path / model / "step10.json"
         path.parent.mkdir()
         path.write_text(json.dumps(numbers | {"model": model, "step": 10, "weights_sha256": model}))
-        row = {"bytes": 8, "kept": True, "bits_published": 32.0, "bits_stream": 64.0}
+        row = {"file": "one", "bytes": 8, "kept": True, "bits_published": 32.0, "bits_stream": 64.0}
         pq.write_table(pa.Table.from_pylist([row, row | {"bits_stream": 32.0}]), path.with_suffix(".parquet"))
         paths.append(path)
     return paths
