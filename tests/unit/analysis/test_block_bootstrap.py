@@ -30,7 +30,7 @@ def test_of_several_files_whole_ones_are_drawn(files):
     for drawn in block_bootstrap.redraws(files, draws=20):
         times = np.bincount(np.array(files)[drawn], minlength=len(sizes))
         assert (times[sizes > 0] % sizes[sizes > 0] == 0).all()
-        assert (times[sizes > 0] // sizes[sizes > 0]).sum() == len(set(files))
+        assert (times[sizes > 0] // sizes[sizes > 0]).sum() == len(set(files)) - 1
 
 
 def test_two_or_three_files_are_too_few_to_draw_from():
@@ -39,9 +39,18 @@ def test_two_or_three_files_are_too_few_to_draw_from():
 
 
 def test_every_chunk_is_as_likely_as_any_other():
-    for files in (["one"] * 40, np.repeat(np.arange(8), 5)):
+    for files, share in ((["one"] * 40, 1), (np.repeat(np.arange(8), 5), 7 / 8)):
         drawn = np.concatenate(list(block_bootstrap.redraws(files, draws=4000)))
-        assert np.bincount(drawn) == pytest.approx(np.full(40, 4000), rel=0.12)
+        assert np.bincount(drawn) == pytest.approx(np.full(40, 4000 * share), rel=0.12)
+
+
+def test_means_of_draws_of_files_spread_as_means_of_samples_do():
+    rng = np.random.default_rng(2)
+    spreads = []
+    for _ in range(200):
+        values, files = planted(rng, 5, 6, 0.05, 0.05)
+        spreads.append(np.var([values[drawn].mean() for drawn in block_bootstrap.redraws(files)]))
+    assert np.mean(spreads) == pytest.approx(0.05**2 / 5 + 0.05**2 / 30, rel=0.15)
 
 
 def test_files_that_differ_widen_the_interval_and_names_alone_do_not():

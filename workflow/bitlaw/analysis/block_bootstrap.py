@@ -20,8 +20,9 @@ LEAST_FILES = 4  # of fewer hardly any different samples could be drawn
 def redraws(files, draws=DRAWS, block=BLOCK, seed=0):
     """Yield `draws` samples of chunk numbers, int arrays, for chunks that come from `files` (a name for each chunk).
 
-    Samples of whole files differ in length; each holds as many files as there are. Those of blocks have as many chunks
-    as there are, and the block after the last chunk goes on at the first one: every chunk is as likely as any other.
+    Samples of whole files hold one file fewer than there are, so that means spread over the draws as a mean does over
+    samples (Rao and Wu 1988), and differ in length. Those of blocks have as many chunks as there are, and the block
+    after the last chunk goes on at the first one: every chunk is as likely as any other.
     """
     rng = np.random.default_rng(seed)
     members = _by_file(files)
@@ -32,7 +33,7 @@ def redraws(files, draws=DRAWS, block=BLOCK, seed=0):
             yield (first[:, None] + np.arange(block)).ravel()[:count] % count
         return
     for _ in range(draws):
-        yield np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        yield np.concatenate([members[i] for i in rng.integers(0, len(members), len(members) - 1)])
 
 
 def block_of(files, block=BLOCK):

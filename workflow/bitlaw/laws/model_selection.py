@@ -19,9 +19,9 @@ def assess(table, column, chunks=None, kind="total", warmup=None, files=None):
 
     table: DataFrame of one modality, a row a cell: step, params_<kind>, and `column`, the ratio. chunks: float
     `[cells, chunks]`, the ratio of each chunk in the table's order, or None when only the means are known; files: the
-    file of each chunk (one for all unless given). kind: total, nonembedding or nominal. warmup: see `sensitivity`. Added
-    to the law: `compare`'s keys, "lack_of_fit", "robust", "sensitivity", "bootstrap" (see `bootstrap`), "samples" (its
-    draws), "profile_curve", "at_ends_of_a" (see `profile_intervals`).
+    file of each chunk (one for all unless given). kind: total, nonembedding or nominal. warmup: see `sensitivity`.
+    Added to the law: `compare`'s keys, "lack_of_fit", "robust", "sensitivity", "bootstrap" (see `bootstrap`),
+    "samples" (its draws), "profile_curve", "at_ends_of_a" (see `profile_intervals`).
     """
     if f"params_{kind}" not in table or table[f"params_{kind}"].isna().any():
         raise InputError(f"law: not every model has a {kind} count of parameters; give it or choose another `params`")
