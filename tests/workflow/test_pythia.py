@@ -158,7 +158,7 @@ def real_photographs(root):
 def real_speech(root):
     """Readings as FLAC."""
     found = []
-    for path in archived("librivox", root):
+    for path in archived("readers", root):
         samples, rate = soundfile.read(path, dtype="int16")
         buffer = io.BytesIO()
         soundfile.write(buffer, samples, rate, "PCM_16", format="FLAC")

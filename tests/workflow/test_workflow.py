@@ -76,11 +76,13 @@ def test_the_published_cells_become_tables_and_a_law_without_a_network(clone):
     assert "| pythia-70m | 70,426,624 | 0.223 |" in (clone / targets[1]).read_text()
 
 
-def test_the_smollm2_study_converts_its_model_once_and_asks_for_no_law(clone):
-    chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
+def test_the_smollm2_study_has_all_modalities_and_controls_a_page_and_no_law(clone):
     study = ("--configfile", "workflow/studies/smollm2.yaml")
-    single = {"table": 1, "classical": 1, "context": 1, "bits": 1, "bit_figures": 1, "benchmarks": 1}
-    assert jobs(run(clone, "-n", *study).stdout) == chain | single | {"all": 1}
+    of_cells = {"fetch": 5, "gguf_model": 1, "shard": 4, "tokenize": 4, "compress": 4, "control": 8, "classical": 4}
+    single = dict.fromkeys(("table", "context", "bits", "bit_figures", "figure", "benchmarks", "page", "all"), 1)
+    assert jobs(run(clone, "-n", *study).stdout) == of_cells | single
+    assert jobs(run(clone, "-n", *study, "--config", "chunks=4").stdout) == of_cells | single
+    chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
     cell = "results/smollm2/cells/text/smollm2-135m/step2000000.json"
     assert jobs(run(clone, "-n", cell, *study).stdout) == chain
 

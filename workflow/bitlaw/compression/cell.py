@@ -55,9 +55,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The inputs in memory: chunks (bytes), their token ids, bytes a token and escaped symbols, and the model."""
+    """The inputs in memory: chunks (bytes), their files, token ids, bytes a token, escaped symbols, and the model."""
 
     chunks: list
+    files: list
     ids: list
     token_bytes: list
     escaped: np.ndarray
@@ -134,7 +135,8 @@ def load(inputs):
         with compiling.one_at_a_time():
             _first_use(model)
     escaped = tokens.read_escaped(inputs.token_file)
-    return Loaded(chunks, ids, token_bytes, escaped, tokenizer_sha256, about, model)
+    files = [origin["file"] for origin in shards.manifest(inputs.shard_folder)["chunks"]]
+    return Loaded(chunks, files, ids, token_bytes, escaped, tokenizer_sha256, about, model)
 
 
 def _first_use(model):
@@ -274,6 +276,7 @@ def chunk_rows(inputs, loaded, measured):
                     # what the model finds surprising, for one chunk to look at
                     "bits_by_token": accounting.ideal_bits(scores).astype(np.float32) if number == 0 else None,
                     "escaped_symbols": int(loaded.escaped[number]),
+                    "file": loaded.files[number],  # where it begins; intervals are over files
                 },
             )
         )
