@@ -32,5 +32,8 @@ def mean_intervals(samples, draws=1000, block=BLOCK, seed=0):
     samples: float `[cells, chunks]`, the ratio of each chunk (NaN where dropped).
     """
     samples = np.asarray(samples, dtype=np.float64)
-    means = [np.nanmean(samples[:, drawn], axis=1) for drawn in redraws(samples.shape[1], draws, block, seed)]
+    there = ~np.isnan(samples)
+    values, drawn = np.where(there, samples, 0), list(redraws(samples.shape[1], draws, block, seed))
+    with np.errstate(invalid="ignore"):  # a draw of dropped chunks alone has no mean, and the cell then no interval
+        means = [values[:, own].sum(axis=1) / there[:, own].sum(axis=1) for own in drawn]
     return tuple(np.percentile(means, TAILS, axis=0))

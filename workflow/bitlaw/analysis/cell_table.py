@@ -45,10 +45,15 @@ def collect(paths, nominal=None):
     table = pd.DataFrame(cells)
     for protocol in PROTOCOLS:
         ratios = [chunk_ratios([Path(path).with_suffix(".parquet")], protocol)[0] for path in paths]
-        table[f"cr_{protocol}_ci"] = [1.96 * scipy.stats.sem(row[~np.isnan(row)]) for row in ratios]
+        table[f"cr_{protocol}_ci"] = [1.96 * _standard_error(row[~np.isnan(row)]) for row in ratios]
     if nominal:
         table["params_nominal"] = table["model"].map(nominal)
     return table[[column for column in CELL_COLUMNS if nominal or column != "params_nominal"]]
+
+
+def _standard_error(values):
+    """Of the mean of `values`; NaN for fewer than two."""
+    return scipy.stats.sem(values) if len(values) > 1 else np.nan
 
 
 def chunk_ratios(paths, protocol):

@@ -21,9 +21,10 @@ def collect(names, folder):
     folder, paths = Path(folder), []
     for name in names:
         paths += _files(name, folder / f"pipe-{len(paths)}")
-    twice = {path for path in paths if paths.count(path) > 1}
-    if twice:
-        raise InputError(f"{min(twice)}: is named twice; each byte is measured once")
+    real = [path.resolve() for path in paths]
+    for path in real:
+        if real.count(path) > 1:
+            raise InputError(f"{path}: is named twice; each byte is measured once")
     entries = [{"path": str(path), "bytes": path.stat().st_size, "sha256": digest(path)} for path in paths]
     source = {"name": ", ".join(map(str, names)), "licence": "not said", "files": entries}
     (folder / "source.json").write_text(json.dumps(source))

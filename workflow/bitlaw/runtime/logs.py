@@ -6,6 +6,7 @@ bars instead (see `for_a_person`).
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -26,6 +27,8 @@ def for_a_person():
     """From here on draw bars on standard error if that is a terminal, and else stay silent but for warnings."""
     global _person
     _person = True
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers and the Hub, not imported yet
     logging.basicConfig(level=logging.INFO if sys.stderr.isatty() else logging.WARNING, format="%(message)s")
 
 
