@@ -33,10 +33,9 @@ def run(arguments):
         raise InputError("standard output is a terminal; name a file with --output (--force writes there anyway)")
     with model_options.device(arguments), files.reading(arguments.file) as source:
         source.peek(1)  # what cannot be read is said before the model is loaded
-        coder = streams.open_coder(
-            arguments.model, model_options.tokenizer(arguments), model_options.best_precision(arguments),
-            arguments.device, arguments.threads,
-        )  # fmt: skip
+        folder, tokenizer = model_options.folder_and_tokenizer(arguments)
+        precision = model_options.precision(arguments, folder)
+        coder = streams.open_coder(folder, tokenizer, precision, arguments.device, arguments.threads)
         with files.writing(target, arguments.force) as sink:
             report = progress(arguments.file, files.size_of(arguments.file), "B")
             coded = streams.compress(

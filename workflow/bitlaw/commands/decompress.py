@@ -32,8 +32,8 @@ def run(arguments):
         show(done)
 
     with model_options.device(arguments), files.reading(arguments.file) as source:
-        tokenizer = model_options.tokenizer(arguments)
-        parts = streams.decompress(source, arguments.model, tokenizer, arguments.device, arguments.threads, report)
+        model = model_options.folder_and_tokenizer(arguments)
+        parts = streams.decompress(source, *model, arguments.device, arguments.threads, report)
         if arguments.test:
             size = sum(map(len, parts))
         else:

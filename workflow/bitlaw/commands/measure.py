@@ -35,11 +35,11 @@ def run(arguments):
     from bitlaw.commands import measurement, measurement_table
 
     files.check_chunk_bytes(arguments.chunk_bytes)
-    precision = model_options.best_precision(arguments)
-    tokenizer = model_options.tokenizer(arguments)
     model_options.check_threads(arguments.threads)
+    model = model_options.folder_and_tokenizer(arguments)
+    precision = model_options.precision(arguments, model[0])
     with tempfile.TemporaryDirectory(prefix="bitlaw-") as folder:
-        found = measurement.measure(arguments, tokenizer, precision, folder)
+        found = measurement.measure(arguments, *model, precision, folder)
     if arguments.json:
         print(json.dumps({"model": str(arguments.model)} | found, indent=1, allow_nan=False))
     else:

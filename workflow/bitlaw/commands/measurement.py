@@ -9,8 +9,8 @@ VERIFIED = 2  # chunks that another process decodes and compares
 TOKENS_AT_A_TIME = 4096  # of a floating-point pass; bounds memory, does not change a number
 
 
-def measure(arguments, tokenizer, precision, folder):
-    """What is measured of arguments.file under arguments.model: a dict, all of it plain JSON.
+def measure(arguments, model, tokenizer, precision, folder):
+    """What is measured of arguments.file under the checkpoint folder `model`: a dict, all of it plain JSON.
 
     arguments: as `commands.measure` has them. Everything that waits on the way lies in `folder`. Raises what
     `shards.cut` and `cell.compress` do.
@@ -27,7 +27,7 @@ def measure(arguments, tokenizer, precision, folder):
     texts = [seven_bit.to_ascii(chunk) for chunk in shards.read(folder / "shards")]
     tokens.write(folder / "tokens.npz", tokens.encode(opened, spelling, texts), spelling, sha256)
     of_cell = cell.Inputs(
-        folder=arguments.model, tokenizer=tokenizer, shard_folder=folder / "shards", token_file=folder / "tokens.npz",
+        folder=model, tokenizer=tokenizer, shard_folder=folder / "shards", token_file=folder / "tokens.npz",
         precision=precision, published=precision, device=arguments.device, verify=VERIFIED,
         tokens_at_a_time=TOKENS_AT_A_TIME, threads=arguments.threads,
     )  # fmt: skip

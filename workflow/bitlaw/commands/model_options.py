@@ -18,9 +18,9 @@ def add(command):
     command.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (%(default)s)")
 
 
-def tokenizer(arguments):
-    """The tokenizer.json to use."""
-    return arguments.tokenizer or arguments.model / "tokenizer.json"
+def folder_and_tokenizer(arguments):
+    """(checkpoint folder, tokenizer.json) to use."""
+    return arguments.model, arguments.tokenizer or arguments.model / "tokenizer.json"
 
 
 def check_threads(threads):
@@ -40,8 +40,8 @@ def device(arguments):
         yield
 
 
-def best_precision(arguments):
-    """arguments.precision, or exact where it computes the model; else fp32, and a warning of what that means."""
+def precision(arguments, folder):
+    """arguments.precision, or exact where it computes the model in `folder`; else fp32, with a warning."""
     import logging
 
     from bitlaw.models.checkpoint import read_config
@@ -49,7 +49,7 @@ def best_precision(arguments):
 
     if arguments.precision:
         return arguments.precision
-    reason = description.covers(read_config(arguments.model))
+    reason = description.covers(read_config(folder))
     if reason is None:
         return "exact"
     logging.getLogger("bitlaw").warning(
