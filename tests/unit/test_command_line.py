@@ -42,10 +42,13 @@ def test_a_file_goes_through_two_processes_and_comes_back(tmp_path, neox_folder,
     file.write_bytes(content)
     ran = run("compress", file, "--model", neox_folder)
     assert ran.returncode == 0, ran.stderr
-    assert f"{len(content)} bytes to {stream.stat().st_size}" in ran.stdout
+    size = stream.stat().st_size
+    said = f"{file} : {100 * size / len(content):.2f}% ({len(content)} => {size} bytes, {stream})\n"
+    assert (ran.stdout, ran.stderr) == ("", said)
     file.unlink()
     ran = run("decompress", stream, "--model", neox_folder)
     assert ran.returncode == 0, ran.stderr
+    assert (ran.stdout, ran.stderr) == ("", f"{stream} : {len(content)} bytes ({file})\n")
     assert file.read_bytes() == content and sorted(tmp_path.iterdir()) == [file, stream]
     # and a process that fails says so by one line and its exit status
     stream.write_bytes(stream.read_bytes()[:-1])
@@ -176,13 +179,13 @@ def test_standard_input_and_output(tmp_path, neox_folder, passage):
         return ran.stdout, ran.stderr.decode()
 
     stream, said = through("compress", "-", given=data)
-    assert stream.startswith(b"blaw") and f"-: {len(data)} bytes to {len(stream)} (-)" in said
+    assert stream.startswith(b"blaw") and f"({len(data)} => {len(stream)} bytes, -)" in said
     (tmp_path / "s.blaw").write_bytes(stream)
     back, said = through("decompress", "s.blaw", "--output", "-", given=b"")
-    assert back == data and f"{len(data)} bytes restored" in said
+    assert back == data and said == f"s.blaw : {len(data)} bytes (-)\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "s.blaw"]
-    said, _ = through("decompress", "-", "--output", "./-", given=stream)
-    assert (tmp_path / "-").read_bytes() == data and b"bytes restored" in said
+    nothing, said = through("decompress", "-", "--output", "./-", given=stream)
+    assert (tmp_path / "-").read_bytes() == data and nothing == b"" and said == f"- : {len(data)} bytes (./-)\n"
     # what cannot be done leaves standard output empty
     ran = subprocess.run([*command, "decompress", "-", *options], input=stream[:-1], env=environment,
                          capture_output=True)  # fmt: skip

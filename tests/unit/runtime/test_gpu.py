@@ -83,9 +83,7 @@ def test_gpus_are_those_of_nvidia_smi_that_cuda_would_see(machine, monkeypatch, 
 
 def test_without_a_gpu_a_lease_is_refused_in_one_line(machine):
     machine()
-    with pytest.raises(
-        InputError, match="^config: device: 'cuda' given, but nvidia-smi shows no GPU here; choose cpu$"
-    ):
+    with pytest.raises(InputError, match="^device: 'cuda' given, but nvidia-smi shows no GPU here; choose cpu$"):
         with gpu.lease("cuda"):
             pass
 
@@ -187,7 +185,7 @@ def lost(*a):
 {where} = lost"""
     ran, about = compress(data, neox_folder, tmp_path, before)
     assert ran.returncode != 0 and about is None and list(tmp_path.iterdir()) == []
-    last = "cpu: the device failed (CUDA error: device-side failure); nothing was written, run this cell again"
+    last = "cpu: the device failed (CUDA error: device-side failure); nothing was written, run this again"
     assert ran.stderr.rstrip().endswith(f"bitlaw.runtime.gpu.DeviceError: {last}")
 
 

@@ -41,24 +41,40 @@ def block_of(files, block=BLOCK):
     return None if _by_file(files) else max(1, min(block, len(files) // 4))
 
 
-def half_width(values, files):
-    """Half of the 95 % interval of the mean of `values`, float64 `[chunks]` without NaN, by their standard error.
+def standard_error(values, files):
+    """Of the mean of `values`, float64 `[chunks]` without NaN; NaN of fewer than two.
 
-    Over chunks, 1.96 standard errors. Over files where there are enough of them: the error of a mean of clusters, times
-    Student's t of their number less one, as five readers tell little of how readers differ.
+    Chunks are taken as independent, or, where there are enough files, files: the error of a mean of clusters.
     """
+    if len(values) < 2:
+        return math.nan
     members = _by_file(files)
     if members is None:
-        return 1.96 * scipy.stats.sem(values)
+        return float(scipy.stats.sem(values))
     left = values - np.mean(values)
     clusters = np.array([left[numbers].sum() for numbers in members])
-    error = math.sqrt(len(members) / (len(members) - 1) * np.sum(clusters**2)) / len(values)
-    return scipy.stats.t.ppf((1 + LEVEL) / 2, len(members) - 1) * error
+    return math.sqrt(len(members) / (len(members) - 1) * np.sum(clusters**2)) / len(values)
+
+
+def half_width(values, files):
+    """Half of the 95 % interval of the mean of `values` (see `standard_error`).
+
+    Over chunks, 1.96 standard errors. Over files, Student's t of their number less one of them, as five readers tell
+    little of how readers differ.
+    """
+    members = _by_file(files)
+    times = 1.96 if members is None else scipy.stats.t.ppf((1 + LEVEL) / 2, len(members) - 1)
+    return times * standard_error(values, files)
 
 
 def mean_interval(sample, files, draws=1000):
-    """(low, high): the 95 % bootstrap interval of the mean of `sample`, float `[chunks]`, NaN where dropped."""
-    means = [np.nanmean(sample[drawn]) for drawn in redraws(files, draws)]
+    """(low, high): the 95 % bootstrap interval of the mean of `sample`, float `[chunks]`, NaN where dropped.
+
+    NaN where a draw holds nothing but dropped chunks.
+    """
+    there, values = ~np.isnan(sample), np.where(np.isnan(sample), 0, sample)
+    with np.errstate(invalid="ignore"):
+        means = [values[drawn].sum() / there[drawn].sum() for drawn in redraws(files, draws)]
     return tuple(np.percentile(means, TAILS))
 
 

@@ -1,11 +1,11 @@
 """`bitlaw compress`: a file to a stream that decodes."""
 
 import sys
-from pathlib import Path
 
+from bitlaw import InputError
 from bitlaw.commands import files, model_options
 
-CHUNK = 2048
+CHUNK_BYTES = 32768  # docs/command_line.md has the measurement
 
 
 def add(commands):
@@ -13,51 +13,37 @@ def add(commands):
     command = commands.add_parser("compress", help="write FILE.blaw")
     command.add_argument("file", metavar="FILE", help="what to read; - is standard input")
     model_options.add(command)
-    command.add_argument("--output", help=files.OUTPUT)
+    files.add_target(command)
+    command.add_argument("--precision", help=model_options.PRECISION)
     command.add_argument(
-        "--precision", help="exact, fp32, bf16, fp16 or int8 (default: exact where it computes the model, else fp32)"
-    )
+        "--chunk-bytes", type=int, default=CHUNK_BYTES,
+        help="bytes that see no others before them and decode side by side: more make the stream smaller (%(default)s)",
+    )  # fmt: skip
+    command.add_argument("-t", "--test", action="store_true", help="decode and compare before the stream is written")
 
 
 def run(arguments):
     """Compress arguments.file."""
-    from bitlaw.compression import codec, scoring, stream_format
-    from bitlaw.data import seven_bit, tokens
-    from bitlaw.models import checkpoint
+    from bitlaw.compression import files as streams
+    from bitlaw.runtime.logs import progress
 
-    target = files.target(arguments.output, arguments.file, f"{arguments.file}.blaw")
-    files.check_threads(arguments.threads)
-    data = files.contents(arguments.file)
-    tokenizer, spelling, tokenizer_sha256 = tokens.open_tokenizer(model_options.tokenizer(arguments))
-    precision = arguments.precision or _best_precision(arguments.model)
-    model = checkpoint.load(arguments.model, precision)
-    chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
-    ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
-    checkpoint.check_vocabulary(model, ids, f"{arguments.model}: ")
-    weights = checkpoint.describe(arguments.model)["weights_sha256"]
-    if precision == stream_format.EXACT:
-        header = codec.header(model, weights, tokenizer_sha256, precision, len(chunks))
-        scores = scoring.score(model, ids, None, arguments.threads, Path(arguments.file).name)
-        records = [codec.record(chunk, own[:3]) for chunk, own in zip(chunks, scores, strict=True)]
-    else:
-        import torch
-
-        torch.set_num_threads(arguments.threads)
-        header = codec.header(model, weights, tokenizer_sha256, precision, len(chunks))
-        records = codec.encode_lockstep(model, header, chunks, ids)
-    stream = stream_format.pack(header, records)
-    ratio = f", ratio {len(stream) / len(data):.4f}" if data else ""
-    files.put(target, stream, f"{arguments.file}: {len(data)} bytes to {len(stream)} ({target}){ratio}")
-
-
-def _best_precision(folder):
-    """exact where it computes the model; else fp32, which says what that means for the stream."""
-    from bitlaw.models.checkpoint import read_config
-    from bitlaw.models.exact import description
-
-    reason = description.covers(read_config(folder))
-    if reason is None:
-        return "exact"
-    print(f"{folder}: coded in fp32, as exact arithmetic does not compute it ({reason}); the stream decodes where the "
-          "same kernels run", file=sys.stderr)  # fmt: skip
-    return "fp32"
+    target = files.target(arguments, f"{arguments.file}.blaw")
+    files.check_chunk_bytes(arguments.chunk_bytes)
+    if target == files.STANDARD and sys.stdout.isatty() and not arguments.force:
+        raise InputError("standard output is a terminal; name a file with --output (--force writes there anyway)")
+    with model_options.device(arguments), files.reading(arguments.file) as source:
+        source.peek(1)  # what cannot be read is said before the model is loaded
+        folder, tokenizer = model_options.folder_and_tokenizer(arguments)
+        precision = model_options.precision(arguments, folder)
+        coder = streams.open_coder(folder, tokenizer, precision, arguments.device, arguments.threads)
+        with files.writing(target, arguments.force) as sink:
+            report = progress(arguments.file, files.size_of(arguments.file), "B")
+            coded = streams.compress(
+                source, sink, files.scratch(target), coder, arguments.chunk_bytes, arguments.threads, report
+            )
+            if arguments.test:
+                sink.seek(0)
+                streams.check(sink, coder, coded, arguments.threads)
+    ratio = f"{100 * coded.stream / coded.size:.2f}%" if coded.size else "empty"
+    tested = ", tested" if arguments.test else ""
+    print(f"{arguments.file} : {ratio} ({coded.size} => {coded.stream} bytes, {target}{tested})", file=sys.stderr)

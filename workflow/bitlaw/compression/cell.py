@@ -49,6 +49,7 @@ class Inputs:
     folder: of the checkpoint; tokenizer: its tokenizer.json; shard_folder, token_file: the chunks, and their tokens by
     that tokenizer. precision: of the stream; published: of the published protocol's pass, where that is another one.
     verify: how many chunks another process decodes and compares. tokens_at_a_time: of one floating-point pass.
+    threads: of the encoder.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Inputs:
     device: str
     verify: int
     tokens_at_a_time: int
+    threads: int = THREADS
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ def compress(inputs, labels, out):
 
 
 def _end_with_parent():
-    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back; not before it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both, and one of them has to say so
+    """In the decoder: end when the cell's process does, even by kill -9, giving its memory back; at Ctrl-C at once."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -163,7 +165,7 @@ def _first_use(model):
 def measure(inputs, loaded):
     """Measured: one pass over all tokens, another for the published protocol where it has a precision of its own."""
     started = time.perf_counter()
-    scores = scoring.score(loaded.model, loaded.ids, _tokens_at_a_time(inputs), THREADS)
+    scores = scoring.score(loaded.model, loaded.ids, _tokens_at_a_time(inputs), inputs.threads)
     scored = time.perf_counter()
     published, quantisation = _published_pass(inputs, loaded, scores)
     published_at = time.perf_counter()
@@ -203,7 +205,7 @@ def _published_pass(inputs, loaded, scores):
     first = [own[: accounting.PUBLISHED_TOKENS] for own in loaded.ids]
     model = checkpoint.load_published(inputs.folder, inputs.published, inputs.device)
     at_a_time = 1 if inputs.published == "int8" else _tokens_at_a_time(inputs)
-    lengths = [own.lengths for own in scoring.score(model, first, at_a_time, THREADS, "score as published")]
+    lengths = [own.lengths for own in scoring.score(model, first, at_a_time, inputs.threads, "score as published")]
     apart = [np.abs(a[1:] - b.lengths[1 : len(a)]) for a, b in zip(lengths, scores, strict=True)]
     apart = np.concatenate([*apart, np.empty(0)])
     about = {"bits_apart_per_token": {"mean": float(apart.mean()), "max": float(apart.max())} if len(apart) else None}
@@ -312,6 +314,7 @@ def describe(inputs, loaded, measured, rows, check):
         "compute": checkpoint.compute(inputs.precision, inputs.device),
         **measured.quantisation,
         "mode": _mode(measured.header),
+        "window": {"tokens": loaded.model.context, "advance": loaded.model.context // 2},
         "stream_bits": 8 * len(stream),
         "stream_sha256": hashlib.sha256(stream).hexdigest(),
         "tokens": count,
@@ -326,7 +329,7 @@ def describe(inputs, loaded, measured, rows, check):
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "kernels": None if lockstep is None else lockstep.machine,
-            "threads": THREADS,
+            "threads": inputs.threads,
         },
         "versions": {name: version(name) for name in _libraries(inputs)} | {"python": platform.python_version()},
     }

@@ -42,11 +42,11 @@ def record(data, intervals):
     return Record(len(intervals[0]), len(data), zlib.crc32(data), coded)
 
 
-def decode(model, spelling, header, records, threads=1):
+def decode(model, spelling, header, records, threads=1, first=0):
     """Yield (chunk as bytes, its record coded anew from the intervals that decoding met) for each of `records`.
 
     `spelling` gives the bytes of each token; on `threads` threads in exact arithmetic, on the header's in lock-step.
-    Raises CorruptStream for a chunk that does not pass its check.
+    Raises CorruptStream for a chunk that does not pass its check; `first`: the number of the first chunk, for that.
     """
     opened = [range_coder.start_decoding(record.coded) for record in records]
     planes = [top_bits.decode(state, data, record.bytes) for (state, data), record in zip(opened, records, strict=True)]
@@ -60,7 +60,7 @@ def decode(model, spelling, header, records, threads=1):
 
         decoded = lockstep.decode(model, opened, counts, header.lockstep.batch)
     escaped = escapes.table(spelling)
-    for number, (given, plane, (ids, met)) in enumerate(zip(records, planes, decoded, strict=True)):
+    for number, (given, plane, (ids, met)) in enumerate(zip(records, planes, decoded, strict=True), first):
         # a model may know more tokens than its tokenizer; only a damaged stream has them
         text = escapes.read(escaped, b"".join(spelling[token] or b"" for token in ids if token < len(spelling)))
         data = seven_bit.from_ascii(text, plane) if len(text) == given.bytes else None
@@ -73,10 +73,19 @@ def restore(stream, folder, tokenizer, device="cpu", threads=1):
     """(bytes that `stream` was made from, the stream coded anew from the intervals that decoding met).
 
     Decoded with the checkpoint in `folder` and the file `tokenizer`; in exact arithmetic on the processor whatever the
-    device, by compiled loops. Raises CorruptStream, or InputError when the
-    checkpoint, or in lock-step this machine, is not the one it was made with.
+    device, by compiled loops. Raises what `unpack` and `open_decoder` do.
     """
     found, records = unpack(stream)
+    model, spelling = open_decoder(found, folder, tokenizer, device)
+    decoded = list(decode(model, spelling, found, records, threads))
+    return b"".join(data for data, _ in decoded), pack(found, [again for _, again in decoded])
+
+
+def open_decoder(found, folder, tokenizer, device="cpu"):
+    """(model, bytes of each token) for a stream with header `found`, from the checkpoint `folder` and file `tokenizer`.
+
+    Raises InputError when these, or in lock-step this machine, are not what it was made with.
+    """
     _, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
     check(found, checkpoint.describe(folder)["weights_sha256"], tokenizer_sha256)
     model = checkpoint.load(folder, found.precision, "cpu" if found.lockstep is None else device)
@@ -84,8 +93,7 @@ def restore(stream, folder, tokenizer, device="cpu", threads=1):
         from bitlaw.compression import lockstep
 
         lockstep.check(model, found.lockstep)
-    decoded = list(decode(model, spelling, found, records, threads))
-    return b"".join(data for data, _ in decoded), pack(found, [again for _, again in decoded])
+    return model, spelling
 
 
 def check(found, weights, tokenizer):

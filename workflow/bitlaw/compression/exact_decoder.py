@@ -3,16 +3,18 @@
 How many chunks advance together and on how many threads decides the speed and nothing else.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
 from bitlaw.compression import integer_softmax, range_coder, scoring
 from bitlaw.models.exact.decoder import forward, logits
 from bitlaw.runtime.compiling import compiled
+from bitlaw.runtime.logs import progress
 
 TOGETHER = 32  # chunks that share a load of the weights
 CACHE_BYTES = 1 << 30  # of keys and values, of all loops together
+SECONDS_BETWEEN = 0.5  # of looks at how far the loops are
 
 
 def decode(model, opened, counts, threads=1):
@@ -25,9 +27,16 @@ def decode(model, opened, counts, threads=1):
     order = sorted(range(len(counts)), key=lambda chunk: -counts[chunk])  # those of a group end at about the same time
     groups = [order[first : first + group] for first in range(0, len(order), group)]
     decoded = [None] * len(counts)
+    report, done = progress("decode", sum(counts), "tokens"), np.zeros(len(groups), dtype=np.int64)
     with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(_decode_group, model, [opened[c] for c in own], [counts[c] for c in own])
-                   for own in groups]  # fmt: skip
+        running = [
+            pool.submit(_decode_group, model, [opened[c] for c in own], [counts[c] for c in own], done[g : g + 1])
+            for g, own in enumerate(groups)
+        ]
+        left = running
+        while left:
+            left = wait(left, SECONDS_BETWEEN).not_done
+            report(int(done.sum()))
         for own, future in zip(groups, running, strict=True):
             for chunk, result in zip(own, future.result(), strict=True):
                 decoded[chunk] = result
@@ -41,7 +50,7 @@ def _chunks_together(model, counts, threads):
     return max(1, min(TOGETHER, -(-len(counts) // threads), CACHE_BYTES // (threads * bytes_of_one)))
 
 
-def _decode_group(model, opened, counts):
+def _decode_group(model, opened, counts, done):
     longest = max(counts)
     windows = np.array([tuple(w) for w in scoring.windows(longest, model.context)], dtype=np.int64).reshape(-1, 3)
     states = np.stack([state for state, _ in opened])
@@ -51,15 +60,18 @@ def _decode_group(model, opened, counts):
     met = np.zeros((len(counts), 3, longest), dtype=np.uint64)
     cache = model.new_cache(len(counts), max(1, min(longest, model.context)))
     lengths = np.array(counts, dtype=np.int64)
-    fine = _decode(model.weights, model.shape, cache, windows, states, data, ends, lengths, ids, met)
+    fine = _decode(model.weights, model.shape, cache, windows, states, data, ends, lengths, ids, met, done)
     if not fine:
         raise FloatingPointError(integer_softmax.NOT_FINITE.format(row=0))
     return [(ids[row, :count], met[row, :, :count]) for row, count in enumerate(counts)]
 
 
 @compiled
-def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met):
-    """Fill ids and met, a row a chunk, the longest first; returns whether every logit was finite."""
+def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met, done):
+    """Fill ids and met, a row a chunk, the longest first; returns whether every logit was finite.
+
+    done, int `[1]`: how many tokens are decoded, for another thread to look at.
+    """
     chunks, vocabulary = len(counts), shape.vocabulary
     slots, positions = np.arange(chunks), np.empty(chunks, dtype=np.int64)
     room = (chunks + 7) // 8 * 8
@@ -72,6 +84,7 @@ def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met
             own = data[ends[row - 1] if row else 0 : ends[row]]
             ids[row, 0] = range_coder.decode_uniform(states[row], own, vocabulary)
             met[row, 0, 0], met[row, 1, 0], met[row, 2, 0] = ids[row, 0], 1, vocabulary
+            done[0] += 1
     for w in range(len(windows)):
         begin, end, first = windows[w, 0], windows[w, 1], windows[w, 2]
         for i in range(first, end):
@@ -104,4 +117,5 @@ def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met
                 token, start = range_coder.decode_symbol(states[row], own, frequencies, total)
                 ids[row, i] = token
                 met[row, 0, i], met[row, 1, i], met[row, 2, i] = start, frequencies[token], total
+            done[0] += active
     return True

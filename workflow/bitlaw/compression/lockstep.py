@@ -14,6 +14,7 @@ import torch
 from bitlaw import InputError
 from bitlaw.compression import integer_softmax, range_coder, scoring
 from bitlaw.compression.stream_format import Lockstep
+from bitlaw.runtime.logs import progress
 
 BATCH = 8  # rows that advance together, where there are so many chunks
 ANSWER_TOKENS = 48
@@ -78,6 +79,7 @@ def check(model, recorded):
 def encode(model, ids, batch):
     """(starts, frequencies, totals), uint64 `[3, tokens]`, of every chunk of token ids: what `decode` will meet."""
     intervals = [np.empty((3, len(own)), dtype=np.uint64) for own in ids]
+    done, report = 0, progress("code", sum(map(len, ids)), "tokens")
     for first in range(0, len(ids), batch):
         group = ids[first : first + batch]
         table = np.zeros((batch, max(map(len, group))), dtype=np.int64)
@@ -85,11 +87,14 @@ def encode(model, ids, batch):
             table[row, : len(own)] = own
             if len(own):
                 intervals[first + row][:, 0] = scoring.first_token(own[0], model.vocabulary)[:3]
+                done += 1
         for i, logits in steps(model, table, table.shape[1]):
             values = integer_softmax.intervals(logits[: len(group)], table[: len(group), i])[:3]
             for row, own in enumerate(group):
                 if i < len(own):
                     intervals[first + row][:, i] = [value[row] for value in values]
+                    done += 1
+            report(done)
     return intervals
 
 
@@ -99,6 +104,7 @@ def decode(model, opened, counts, batch):
     opened: (state, data) of each chunk's range decoder, behind its top bits.
     """
     frequencies = np.empty(model.vocabulary, dtype=np.uint64)
+    done, report = 0, progress("decode", sum(counts), "tokens")
     for first in range(0, len(counts), batch):
         group = range(first, min(first + batch, len(counts)))
         longest = max(counts[chunk] for chunk in group)
@@ -108,12 +114,15 @@ def decode(model, opened, counts, batch):
             if counts[chunk]:
                 ids[row, 0] = range_coder.decode_uniform(*opened[chunk], model.vocabulary)
                 met[row][:, 0] = scoring.first_token(ids[row, 0], model.vocabulary)[:3]
+                done += 1
         for i, logits in steps(model, ids, longest):
             for row, chunk in enumerate(group):
                 if i < counts[chunk]:
                     total = _total(integer_softmax.frequencies(logits[row], frequencies))
                     ids[row, i], start = range_coder.decode_symbol(*opened[chunk], frequencies, total)
                     met[row][:, i] = start, frequencies[ids[row, i]], total
+                    done += 1
+            report(done)
         for row, chunk in enumerate(group):
             yield ids[row, : counts[chunk]], met[row]
 

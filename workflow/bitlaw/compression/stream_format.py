@@ -3,6 +3,7 @@
 Nothing of a model or of arithmetic here: bytes to tuples and back.
 """
 
+import io
 from typing import NamedTuple
 
 from bitlaw import InputError
@@ -12,6 +13,10 @@ VERSION = 2
 EXACT = "exact"  # the precision whose streams decode on every machine; all others are coded in lock-step
 LARGEST_CHUNK = 1 << 20  # bytes: bounds what a damaged stream can make a decoder allocate
 LARGEST_BATCH, MOST_THREADS = 1024, 4096
+LARGEST_TEXT = 1 << 12  # bytes
+# of a coded string, for each byte of its chunk: two tokens of 48 bits at most, and a top bit of 22 (docs/format.md)
+MOST_CODED = 16
+PIECE = 1 << 20  # bytes that are asked of a file at a time, whatever a damaged length says
 
 
 class CorruptStream(ValueError):
@@ -84,16 +89,21 @@ def pack(header, records):
 
 
 class _Reader:
-    """A position in a stream that is read from front to back."""
+    """A position in a binary file that is read from front to back."""
 
-    def __init__(self, stream):
-        self.stream, self.position = stream, 0
+    def __init__(self, file):
+        self.file, self.position = file, 0
 
     def take(self, count):
-        self.position += count
-        if self.position > len(self.stream):
-            raise CorruptStream(f"the stream ends after {len(self.stream)} bytes, in the middle; fetch it again")
-        return self.stream[self.position - count : self.position]
+        parts, left = [], count
+        while left:
+            part = self.file.read(min(left, PIECE))
+            self.position += len(part)
+            if not part:
+                raise CorruptStream(f"the stream ends after {self.position} bytes, in the middle; fetch it again")
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
 
     def varint(self):
         value = 0
@@ -105,27 +115,44 @@ class _Reader:
         raise CorruptStream(f"byte {self.position}: a number without end; the stream is damaged")
 
     def text(self):
+        size = self.varint()
+        if size > LARGEST_TEXT:
+            raise CorruptStream(f"byte {self.position}: a text of {size} bytes; the stream is damaged")
         try:
-            return self.take(self.varint()).decode()
+            return self.take(size).decode()
         except UnicodeDecodeError:
             raise CorruptStream(f"byte {self.position}: not text; the stream is damaged") from None
 
 
 def unpack(stream):
-    """(Header, records) of a whole stream; CorruptStream when it is none, is cut short or goes on past its end."""
-    if stream[: len(MAGIC)] != MAGIC:
+    """(Header, records) of a whole stream (bytes); raises what `read` does."""
+    header, _, records = read(io.BytesIO(stream))
+    return header, list(records)
+
+
+def read(file):
+    """(Header, number of records, iterator over them) of the stream in the binary file `file`, read as it is asked for.
+
+    Raises CorruptStream, at once or by the iterator, when it is none, is cut short or goes on past its end, and
+    InputError for another version.
+    """
+    reader = _Reader(file)
+    if file.read(len(MAGIC)) != MAGIC:
         raise CorruptStream("not a bitlaw stream: it does not begin with 'blaw'")
-    reader = _Reader(stream)
-    reader.take(len(MAGIC))
+    reader.position = len(MAGIC)
     if (version := reader.take(1)[0]) != VERSION:
         raise InputError(
             f"stream version {version}; this program reads version {VERSION}: decode it with the release that made it"
         )
-    header = _unpack_header(reader)
-    records = [_unpack_record(reader, number) for number in range(reader.varint())]
-    if reader.position != len(stream):
-        raise CorruptStream(f"{len(stream) - reader.position} bytes follow the end of the stream; it is damaged")
-    return header, records
+    header, count = _unpack_header(reader), reader.varint()
+    return header, count, _unpack_records(reader, count)
+
+
+def _unpack_records(reader, count):
+    for number in range(count):
+        yield _unpack_record(reader, number)
+    if reader.file.read(1):
+        raise CorruptStream(f"more bytes follow the end of the stream, byte {reader.position}; it is damaged")
 
 
 def _unpack_header(reader):
@@ -144,4 +171,6 @@ def _unpack_record(reader, number):
         raise CorruptStream(f"chunk {number}: {tokens} tokens for {size} bytes; the stream is damaged")
     if size > LARGEST_CHUNK:
         raise CorruptStream(f"chunk {number}: {size} bytes, above {LARGEST_CHUNK}; the stream is damaged")
+    if coded > MOST_CODED * size:
+        raise CorruptStream(f"chunk {number}: {coded} bytes for {size} before they were coded; the stream is damaged")
     return Record(tokens, size, int.from_bytes(reader.take(4), "little"), reader.take(coded))

@@ -60,16 +60,17 @@ def _spelling(tokenizer, description):
     return spelling
 
 
-def encode(tokenizer, spelling, texts):
+def encode(tokenizer, spelling, texts, first=0):
     """Token ids, a list of int32 arrays, one for each ASCII string of `texts`; no special tokens are added.
 
     Symbols that the vocabulary lacks are written with two others (see `escapes`), and these are what the tokens
-    spell. Raises InputError for a text that the tokens do not spell out byte by byte.
+    spell. Raises InputError for a text that the tokens do not spell out byte by byte; `first`: the number of the
+    first text, for that.
     """
     table = escapes.table(spelling)
     texts = [escapes.write(table, text) for text in texts]
     ids = [np.asarray(e.ids, dtype=np.int32) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-    for number, (text, tokens) in enumerate(zip(texts, ids, strict=True)):
+    for number, (text, tokens) in enumerate(zip(texts, ids, strict=True), first):
         spelled = b"".join(spelling[i] or b"" for i in tokens)
         if spelled != text.encode():
             missing = sorted(set(text.encode()) - set(spelled))

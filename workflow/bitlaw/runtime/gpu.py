@@ -69,7 +69,7 @@ def lease(device):
         return
     candidates = gpus()
     if not candidates:
-        raise InputError(f"config: device: {device!r} given, but nvidia-smi shows no GPU here; choose cpu")
+        raise InputError(f"device: {device!r} given, but nvidia-smi shows no GPU here; choose cpu")
     waiting = False
     while True:
         for gpu in candidates:
@@ -107,7 +107,7 @@ def failures(device):
         lost = isinstance(error, torch.AcceleratorError) or first.startswith(("CUDA", "cuDNN", "NVML"))
         if not lost:
             raise
-        raise DeviceError(f"{device}: the device failed ({first}); nothing was written, run this cell again") from error
+        raise DeviceError(f"{device}: the device failed ({first}); nothing was written, run this again") from error
 
 
 def check(device):
@@ -118,7 +118,7 @@ def check(device):
 
     if not torch.cuda.is_available():
         raise InputError(
-            f"config: device: 'cuda' given, but torch {torch.__version__} cannot use the GPU here; "
+            f"device: 'cuda' given, but torch {torch.__version__} cannot use the GPU here; "
             "install a build of torch for its driver or choose cpu"
         )
 

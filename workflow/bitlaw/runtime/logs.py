@@ -1,10 +1,12 @@
 """Messages of a job: how far a long step is, how many cells of a run are done, and how a failure is told.
 
-All goes through `logging`, to the terminal and to the job's log file alike.
+All goes through `logging`, to the terminal and to the job's log file alike; a command of a person's at a terminal draws
+bars instead (see `for_a_person`).
 """
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -18,11 +20,26 @@ SECONDS_BETWEEN = 5.0
 LAST_LINES = 5  # of a failed job's log
 
 
+_person = False
+
+
+def for_a_person():
+    """From here on draw bars on standard error if that is a terminal, and else stay silent but for warnings."""
+    global _person
+    _person = True
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers and the Hub, not imported yet
+    logging.basicConfig(level=logging.INFO if sys.stderr.isatty() else logging.WARNING, format="%(message)s")
+
+
 def progress(what, total, unit="", scale=1):
     """Return a function to be called with the amount done so far; logs at most every SECONDS_BETWEEN seconds.
 
-    `total` may be None when unknown; amounts are divided by `scale` for display (1e6 for MB).
+    `total` may be None when unknown; amounts are divided by `scale` for display (1e6 for MB). At a person's terminal it
+    is a bar, which goes away when `total` is reached.
     """
+    if _person and sys.stderr.isatty():
+        return _bar(what, total, unit)
     log = logging.getLogger("bitlaw")
     started = last = time.monotonic()
 
@@ -37,6 +54,19 @@ def progress(what, total, unit="", scale=1):
             return
         left = (now - started) * (total - done) / done if done else float("nan")
         log.info("%s: %.4g of %.4g %s, %.0f s left", what, done / scale, total / scale, unit, left)
+
+    return report
+
+
+def _bar(what, total, unit):
+    from tqdm import tqdm  # here, as jobs do without
+
+    bar = tqdm(total=total, desc=what, unit=f" {unit}" if unit else "", unit_scale=True, leave=False, delay=1.0)
+
+    def report(done):
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
 
     return report
 
