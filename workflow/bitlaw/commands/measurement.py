@@ -51,7 +51,6 @@ def _described(about, manifest, paths, folder):
     from bitlaw.data import shards
 
     cells = [folder / "cell.json"]
-    table = cell_table.collect(cells).iloc[0]
     chunks = [bytes(row) for row in shards.read(folder / "shards")]
     context = json.loads(prior_and_context.table(cells).to_json(orient="records", double_precision=15))
     if len(chunks) == 1:  # whose draws are all the same: no interval
@@ -64,7 +63,7 @@ def _described(about, manifest, paths, folder):
         "bytes": about["chunks"] * manifest["chunk_bytes"],
         "tokens": about["tokens"],
         "window": about["window"],
-        **{protocol: _ratio(about, table, protocol, cells) for protocol in ("lossless", "published")},
+        **{protocol: _ratio(about, protocol, cells) for protocol in ("lossless", "published")},
         "dropped": about["dropped"],
         "audit": {name.removeprefix("audit_"): _plain(about[name]) for name in about if name.startswith("audit_")},
         "prior_and_context": [
@@ -83,24 +82,28 @@ ABOUT = (
 )
 
 
-def _ratio(about, table, protocol, cells):
+def _ratio(about, protocol, cells):
     """{value, low, high, standard_error} of the ratio, and of bits per byte.
 
-    low, high: 95 % over chunks, drawn in blocks of neighbours; the standard error takes them as independent.
-    None where there is no number: of all of them if the published study drops all chunks, of intervals of one chunk.
+    low, high: 95 % of bootstrap draws of chunks in blocks of neighbours, or of files where there are four or more (see
+    `block_bootstrap`); standard_error: the standard deviation of their means. None where there is no number: everywhere
+    if the published study drops all chunks, of one chunk but for the value.
     """
+    import numpy as np
+
     from bitlaw.analysis import block_bootstrap, cell_table
 
-    samples = cell_table.chunk_ratios([path.with_suffix(".parquet") for path in cells], protocol)
-    low = high = None
-    if (samples == samples).sum() > 1:
-        low, high = (float(end[0]) for end in block_bootstrap.mean_intervals(samples))
-    error = table[f"cr_{protocol}_ci"] / 1.96
-    values = {"value": about[f"cr_{protocol}"], "low": low, "high": high, "standard_error": float(error)}
+    (table,) = (path.with_suffix(".parquet") for path in cells)
+    sample = cell_table.chunk_ratios([table], protocol)[0]
+    low = high = error = np.nan
+    if np.count_nonzero(~np.isnan(sample)) > 1:
+        drawn = block_bootstrap.means(sample, cell_table.chunk_files(table))
+        (low, high), error = np.percentile(drawn, block_bootstrap.TAILS), np.std(drawn)
+    values = {"value": about[f"cr_{protocol}"], "low": low, "high": high, "standard_error": error}
     values = {name: _plain(value) for name, value in values.items()}
     return {"ratio": values, "bits_per_byte": {name: value and 8 * value for name, value in values.items()}}
 
 
 def _plain(value):
     """The number, or None for NaN, which JSON does not have."""
-    return None if value is None or value != value else value
+    return None if value is None or value != value else float(value)
