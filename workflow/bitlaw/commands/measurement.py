@@ -89,6 +89,8 @@ def _ratio(about, protocol, cell):
     standard error takes the one or the other as independent.
     None where there is no number: of all of them if the published study drops all chunks, of intervals of one chunk.
     """
+    import numpy as np
+
     from bitlaw.analysis import block_bootstrap, cell_table
 
     path = cell.with_suffix(".parquet")
@@ -103,4 +105,4 @@ def _ratio(about, protocol, cell):
 
 def _plain(value):
     """The number, or None for NaN, which JSON does not have."""
-    return None if value is None or value != value else value
+    return None if value is None or value != value else float(value)
