@@ -28,13 +28,14 @@ def run(arguments):
     target = files.target(arguments.output, arguments.file, f"{arguments.file}.blaw")
     files.check_threads(arguments.threads)
     data = files.contents(arguments.file)
-    tokenizer, spelling, tokenizer_sha256 = tokens.open_tokenizer(model_options.tokenizer(arguments))
-    precision = arguments.precision or _best_precision(arguments.model)
-    model = checkpoint.load(arguments.model, precision)
+    folder, tokenizer_file = model_options.folder_and_tokenizer(arguments)
+    tokenizer, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer_file)
+    precision = arguments.precision or _best_precision(folder)
+    model = checkpoint.load(folder, precision, prefix=tokens.prefix(tokenizer_file, tokens.AUTO))
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
     ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
-    checkpoint.check_vocabulary(model, ids, f"{arguments.model}: ")
-    weights = checkpoint.describe(arguments.model)["weights_sha256"]
+    checkpoint.check_vocabulary(model, ids, f"{folder}: ")
+    weights = checkpoint.describe(folder)["weights_sha256"]
     if precision == stream_format.EXACT:
         header = codec.header(model, weights, tokenizer_sha256, precision, len(chunks))
         scores = scoring.score(model, ids, None, arguments.threads, Path(arguments.file).name)

@@ -23,6 +23,5 @@ def run(arguments):
     target = files.target(arguments.output, arguments.file, Path(arguments.file).with_suffix(""))
     files.check_threads(arguments.threads)
     stream = files.contents(arguments.file)
-    tokenizer = model_options.tokenizer(arguments)
-    data, _ = codec.restore(stream, arguments.model, tokenizer, threads=arguments.threads)
+    data, _ = codec.restore(stream, *model_options.folder_and_tokenizer(arguments), threads=arguments.threads)
     files.put(target, data, f"{arguments.file}: {len(data)} bytes restored ({target})")
