@@ -33,7 +33,10 @@ def run(arguments):
     precision = arguments.precision or _best_precision(folder)
     model = checkpoint.load(folder, precision, prefix=tokens.prefix(tokenizer_file, tokens.AUTO))
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
-    ids = tokens.encode(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
+    ids, repaired = tokens.encode_counted(tokenizer, spelling, [seven_bit.to_ascii(chunk) for chunk in chunks])
+    if any(repaired):
+        print(f"{tokenizer_file}: does not give {sum(repaired)} of {len(data)} bytes back; they are spelt out by the "
+              "longest tokens that match", file=sys.stderr)  # fmt: skip
     checkpoint.check_vocabulary(model, ids, f"{folder}: ")
     weights = checkpoint.describe(folder)["weights_sha256"]
     if precision == stream_format.EXACT:

@@ -21,7 +21,8 @@ def of_transformers(model, given, where):
             f"{where}/config.json: has none of {', '.join(KEYS)}; give the model's entry the key `context`, or add "
             "max_position_embeddings: the number of tokens that it was trained on"
         )
-    own = min(own or given, LONGEST, *_rows(model))
+    rows = [table.num_embeddings - first for table, first in _tables(model)]
+    own = min(own or given, LONGEST, *rows)
     return chosen(own if model.config.model_type not in RECURRENT else max(own, given or 0), given, where)
 
 
@@ -49,13 +50,21 @@ def _own(config):
     return found
 
 
-def _rows(model):
-    """Positions that tables of learned positions have rows for: RoBERTa's begin behind the row of its padding."""
+def first_position(model):
+    """The number of the first position where tables begin behind a row of padding (RoBERTa's), or None.
+
+    Such models would count positions by themselves, leaving out tokens that are their padding: not so in a step.
+    """
+    return next((first for _, first in _tables(model) if first), None)
+
+
+def _tables(model):
+    """(table of learned positions, its row of the first position), of each that a model of transformers has."""
     import torch
 
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in ("position_embeddings", "wpe"):
-            yield module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            yield module, 0 if module.padding_idx is None else module.padding_idx + 1
 
 
 def _is_length(value):

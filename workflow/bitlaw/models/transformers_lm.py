@@ -17,7 +17,7 @@ CACHES = ("past_key_values", "cache_params", "state")  # what forward takes, of 
 class Cache:
     """What a model keeps of the tokens before: transformers' own object, or, for a model without one, the tokens."""
 
-    def __init__(self, kept=None):
+    def __init__(self, kept):
         self.kept = kept
 
 
@@ -44,14 +44,11 @@ class Generic:
         takes = inspect.signature(self.model.forward).parameters
         self._takes = next((name for name in CACHES if name in takes), None)
         self.cached = self._takes is not None
+        self._first = contexts.first_position(self.model) if "position_ids" in takes else None
 
     def new_cache(self, batch, length):
-        """An empty cache for `hidden`; it grows as needed."""
-        from transformers import DynamicCache
-
-        if not self.cached:
-            return Cache(torch.empty((batch, 0), dtype=torch.int64))
-        return Cache(DynamicCache(config=self.model.config) if self._takes == "past_key_values" else None)
+        """An empty cache for `hidden`; the model makes its own at the first pass, and it grows as needed."""
+        return Cache(None if self.cached else torch.empty((batch, 0), dtype=torch.int64))
 
     @torch.inference_mode()
     def hidden(self, ids, cache=None, past=0):
@@ -60,15 +57,21 @@ class Generic:
         `cache` (from `new_cache`) holds the `past` positions before and receives the new ones.
         """
         if cache is None:
-            return self.model(ids.to(self.device), use_cache=False).logits
+            return self._pass(ids, 0, use_cache=False).logits
         if not self.cached:
             cache.kept = torch.cat((cache.kept, ids), 1)
-            return self.model(cache.kept.to(self.device), use_cache=False).logits[:, past:]
+            return self._pass(cache.kept, 0, use_cache=False).logits[:, past:]
         given = {} if cache.kept is None else {self._takes: cache.kept}
-        found = self.model(ids.to(self.device), use_cache=True, **given)
+        found = self._pass(ids, past, use_cache=True, **given)
         if (kept := getattr(found, self._takes, None)) is not None:
             cache.kept = kept
         return found.logits
+
+    def _pass(self, ids, past, **given):
+        if self._first is not None:
+            first = self._first + past
+            given["position_ids"] = torch.arange(first, first + ids.shape[1], device=self.device).expand(len(ids), -1)
+        return self.model(ids.to(self.device), **given)
 
     def head(self, rows, out=None):
         """`rows`, logits already, in float32."""
