@@ -1,4 +1,4 @@
-"""The table of docs/models.md: how each architecture of transformers is coded. As a program, this file prints it."""
+"""Rows of docs/models.md: how each architecture of transformers is coded. As a program, this file prints it."""
 
 import json
 import tempfile
@@ -65,12 +65,6 @@ def check(model):
     opened = [range_coder.start_decoding(range_coder.encode(*own)) for own in steps]
     decoded = [own for own, _ in lockstep.decode(model, opened, list(LENGTHS), 2)]
     assert all(np.array_equal(*pair) for pair in zip(decoded, ids, strict=True))
-
-
-def documented(page):
-    """{family: how it is coded} as the page docs/models.md says."""
-    rows = [line.strip("| \n").split(" | ") for line in Path(page).read_text().splitlines() if line.startswith("| `")]
-    return {family: how for names, how, *_ in rows for family in names.replace("`", "").split(", ")}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 import vocabularies_of_families as families
 from bitlaw import InputError
 from bitlaw.data import escapes, seven_bit, tokens
+from page_tables import documented
+from repository import ROOT
 from tiny_models import PASSAGE
 
 ASCII = "".join(map(chr, range(128)))
@@ -61,6 +63,13 @@ def test_any_text_comes_back(of, name, text):
     _, (tokenizer, spelling, _) = of(name)
     (ids,), (anew,) = tokens.encode_counted(tokenizer, spelling, [text])
     assert restored(spelling, ids) == text and 0 <= anew <= 2 * len(text)
+
+
+def test_the_page_says_so():
+    said = documented(ROOT / "docs/models.md", "Tokenizers")
+    assert set(said) == {*families.FAMILIES, *families.REFUSED}
+    assert {name for name, how in said.items() if how == "whole"} == set(families.EXACT)
+    assert {name for name, how in said.items() if how.startswith("refused")} == set(families.REFUSED)
 
 
 def test_what_comes_back_is_not_spelt_out_anew(of):

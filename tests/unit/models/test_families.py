@@ -7,11 +7,12 @@ import pytest
 
 import family_table
 import tiny_families
+from page_tables import documented
 from repository import ROOT
 
 OFTEN_USED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt2", "bloom", "falcon", "mamba")
 OFTEN_USED += ("recurrent_gemma", "rwkv", "opt", "bert")
-DOCUMENTED = family_table.documented(ROOT / "docs/models.md")
+DOCUMENTED = documented(ROOT / "docs/models.md")
 
 
 def check(family):
