@@ -49,7 +49,6 @@ def _of_gguf(path):
     makers = digest(gguf_file.__file__, gguf_tokenizer.__file__)[:8]  # another converter may make another model
     made = cache() / "gguf" / f"{digest(path)[:32]}-{makers}"
     if not (made / "config.json").exists():
-        made.parent.mkdir(parents=True, exist_ok=True)
         gguf_file.convert_file(path, made)
         log.info("%s: converted, kept in %s", path, made)
     return made
