@@ -98,15 +98,20 @@ def _logits(model, ids):
 
 
 def _steps(model, ids, start):
-    """Logits, float32 `[STEPS, vocabulary]`, of the tokens from `start` on, each in a step after those before it."""
-    cache = model.new_cache(1, ids.shape[1])
-    model.hidden(ids[:, :start], cache, 0)
-    return torch.cat(
-        [
-            model.head(model.hidden(ids[:, i : i + 1], cache, i)[0])
-            for i in range(start, min(start + STEPS, ids.shape[1]))
-        ]
-    )
+    """Logits, float32 `[STEPS, vocabulary]`, of the tokens from `start` on, each in a step after those before it.
+
+    Beside another text, as some classes mix the rows of a batch in their steps.
+    """
+    both = torch.cat((ids, ids.flip(1)))
+    cache = model.new_cache(2, ids.shape[1])
+    model.hidden(both[:, :start], cache, 0)
+    found = []
+    for i in range(start, min(start + STEPS, ids.shape[1])):
+        states = model.hidden(both[:, i : i + 1], cache, i)
+        if states.shape[:2] != (2, 1):
+            raise ValueError(f"two rows of a token each give {list(states.shape)}")
+        found.append(model.head(states[0]))
+    return torch.cat(found)
 
 
 def _apart(logits, expected):
