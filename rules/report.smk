@@ -11,7 +11,7 @@ rule benchmarks:
     input:  # all that is made before the page; the table is of what lies in benchmarks/ then
         cells=rules.table.output.cells,
         bits=BITS,
-        figures=if_law([*rules.figure.output, *expand(rules.pictures.output.pngs, protocol=PROTOCOLS)]),
+        figures=[*rules.figure.output, *if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS))],
         modules=modules_of("benchmarks"),
     output:
         table=f"{RESULTS}/tables/benchmarks.csv",
@@ -32,7 +32,7 @@ rule benchmarks:
 rule page:
     input:
         cells=rules.table.output.cells,
-        laws=LAWS,
+        laws=if_law(LAWS),
         abouts=of_cells(rules.compress.output.about),
         chunks=expand(rules.compress.output.table, modality=SHOWN, model=LARGEST, step=LAST),
         shards=[shards_of_modality(modality) for modality in SHOWN],
@@ -41,7 +41,7 @@ rule page:
         more=([rules.bits.output.classical, rules.context.output.context, rules.bits.output.codec] if CELLS else [])
         + [rules.benchmarks.output.table],
         figure=rules.figure.output.svg,
-        pictures=expand(rules.pictures.output.pngs, protocol=PROTOCOLS[0])
+        pictures=if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS[0]))
         + ([rules.bit_figures.output[f"{name}_png"] for name in BIT_PICTURES] if CELLS else []),
         citation=of_repository("CITATION.cff"),
         template=[of_repository(f"workflow/report/{name}") for name in TEMPLATE],

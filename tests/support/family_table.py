@@ -19,7 +19,7 @@ REFUSALS = {
     "a later token changes": "refused: sees later tokens",
     "single steps": "refused: steps are not what one pass is",
     "a pass through it fails": "refused: its pass fails",
-    "cannot load a causal language model": "refused: not loaded",
+    "makes no causal language model": "refused: not loaded",
 }
 LENGTHS = 90, 40  # of the two chunks, in tokens: longer and shorter than a context
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -60,10 +61,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The inputs in memory: chunks (bytes), their token ids, bytes a token, escaped symbols and repaired bytes, and the
-    model."""
+    """The inputs in memory: chunks (bytes), their files, token ids, bytes a token, escaped symbols and repaired bytes,
+    and the model."""
 
     chunks: list
+    files: list
     ids: list
     token_bytes: list
     escaped: np.ndarray
@@ -101,6 +103,7 @@ def compress(inputs, labels, out):
         gpu.failures(inputs.device),
     ):
         gpu.check(inputs.device)
+        compiling.ready()
         # now, while this process has computed nothing: the kernels' threads do not survive a fork
         decoder.submit(os.getpid).result()
         started = time.perf_counter()
@@ -120,7 +123,8 @@ def compress(inputs, labels, out):
 
 
 def _end_with_parent():
-    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back."""
+    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back; not before it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both, and one of them has to say so
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -141,7 +145,8 @@ def load(inputs):
         with compiling.one_at_a_time():
             _first_use(model)
     escaped, repaired = tokens.read_escaped(inputs.token_file), tokens.read_repaired(inputs.token_file)
-    return Loaded(chunks, ids, token_bytes, escaped, repaired, tokenizer_sha256, about, model)
+    files = [origin["file"] for origin in shards.manifest(inputs.shard_folder)["chunks"]]
+    return Loaded(chunks, files, ids, token_bytes, escaped, repaired, tokenizer_sha256, about, model)
 
 
 def _first_use(model):
@@ -319,6 +324,7 @@ def chunk_rows(inputs, loaded, measured):
                     "bits_by_token": accounting.ideal_bits(scores).astype(np.float32) if number == 0 else None,
                     "escaped_symbols": int(loaded.escaped[number]),
                     "repaired_bytes": int(loaded.repaired[number]),
+                    "file": loaded.files[number],  # where it begins; intervals are over files
                 },
             )
         )

@@ -9,7 +9,7 @@ import inspect
 import torch
 
 from bitlaw import InputError
-from bitlaw.models import contexts
+from bitlaw.models import contexts, sizes
 
 CACHES = ("past_key_values", "cache_params", "state")  # what forward takes, of one family or another
 
@@ -84,14 +84,24 @@ def _loaded(folder, dtype):
 
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            folder,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
         config = model.config.get_text_config()
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except Exception as error:  # whatever transformers or one of its classes says to a configuration or its tensors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{folder}: transformers cannot load a causal language model there ({reason})") from error
+    except Exception as error:  # whatever its classes say to a configuration that cannot be
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{folder}: transformers makes no causal language model of its config.json ({reason})"
+        ) from None
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers
         raise InputError(f"{folder}: the checkpoint lacks {missing[0]} ({len(missing)} in all); fetch it again")
+    for name, found, expected in sorted(loaded["mismatched_keys"]):
+        sizes.compare(folder, {name: expected}, {name: found})
+    if many := sizes.layers_too_many(loaded["unexpected_keys"], model.state_dict()):
+        sizes.compare(folder, {}, {many[0]: None})
     return model, config
