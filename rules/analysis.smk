@@ -124,6 +124,8 @@ rule control:
         tokens_at_a_time=config["tokens_at_a_time"],
     params:
         precision=config["precision"],
+        context=context_of_model,
+        bos=bos_of_model,
     message:
         "Control pass {wildcards.control}: {wildcards.modality}, {wildcards.model} at step {wildcards.step}"
     script:

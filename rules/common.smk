@@ -131,6 +131,16 @@ def commit_of_checkpoint(wildcards):
     return commits.get(revision_of_checkpoint(wildcards))
 
 
+def context_of_model(wildcards):
+    """Positions of a window; None where config.json says it."""
+    return study.by_name(config, "models", wildcards.model).get("context")
+
+
+def bos_of_model(wildcards):
+    """The token in front of every window of the lossless pass."""
+    return study.by_name(config, "models", wildcards.model).get("bos", "auto")
+
+
 # --- of the cells together
 
 

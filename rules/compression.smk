@@ -27,6 +27,8 @@ rule compress:
         tokens_at_a_time=config["tokens_at_a_time"],
     params:
         precision=config["precision"],
+        context=context_of_model,
+        bos=bos_of_model,
         published=study.published_precision(config),
         verify=config["verify"],
     message:

@@ -18,6 +18,8 @@ if __name__ == "__main__":
             device=snakemake.config["device"],
             verify=snakemake.params.verify,
             tokens_at_a_time=snakemake.resources.tokens_at_a_time,
+            context=snakemake.params.context,
+            bos=snakemake.params.bos,
         ),
         {
             "modality": snakemake.wildcards.modality,

@@ -15,4 +15,6 @@ control_passes.run(
     precision=snakemake.params.precision,
     device=snakemake.config["device"],
     tokens_at_a_time=snakemake.resources.tokens_at_a_time,
+    context=snakemake.params.context,
+    bos=snakemake.params.bos,
 )

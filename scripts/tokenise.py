@@ -7,4 +7,5 @@ logs.log_to(snakemake.log[0])
 atomic.claim(*snakemake.output)
 tokenizer, spelling, sha256 = tokens.open_tokenizer(snakemake.input.tokenizer)
 texts = [seven_bit.to_ascii(chunk) for chunk in shards.read(Path(snakemake.input.shards).parent)]
-tokens.write(snakemake.output[0], tokens.encode(tokenizer, spelling, texts), spelling, sha256)
+ids, repaired = tokens.encode_counted(tokenizer, spelling, texts)
+tokens.write(snakemake.output[0], ids, spelling, sha256, repaired)

@@ -19,6 +19,8 @@ PASSAGE = (
 CONTEXT = 320  # crosses a block of 256 keys
 VOCABULARY = 300
 PADDED_VOCABULARY = 304  # as Pythia's, larger than its tokenizer's
+V = {"vocab_size": VOCABULARY}  # settings of transformers' configurations
+SIZES = V | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 

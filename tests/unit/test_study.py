@@ -30,6 +30,11 @@ def test_the_embedded_study_is_valid():
     assert study.has_law(EMBEDDED)
 
 
+@pytest.mark.parametrize(("key", "value"), [("bos", "auto"), ("bos", "none"), ("bos", 0), ("context", 3)])
+def test_a_model_may_say_what_stands_in_front_and_how_long_its_windows_are(key, value):
+    study.check(changed("models", 0, key, value=value))
+
+
 def test_a_gguf_file_is_one_checkpoint_and_has_no_law():
     both = {key: EMBEDDED[key] | SMOLLM2[key] for key in ("sources", "tokenizers")}
     config = EMBEDDED | SMOLLM2 | both
@@ -56,6 +61,9 @@ def test_a_model_on_the_hub_has_a_folder_a_revision_and_a_tokenizer_of_its_own()
     [
         (changed("chunk", value=3), ["'chunk'", "unknown key", "chunks"]),
         (changed("chunks", value=0), ["chunks", "0 given", "1 or more"]),
+        (changed("models", 0, "bos", value="yes"), ["models[0].bos", "'yes' given", "auto, none or integer"]),
+        (changed("models", 0, "bos", value=-1), ["models[0].bos", "-1 given"]),
+        (changed("models", 0, "context", value=2), ["models[0].context", "2 given", "3 or more"]),
         (changed("chunks", value="many"), ["chunks", "'many'", "integer"]),
         (changed("precision", value="int3"), ["precision", "'int3'", "exact, fp32, bf16, fp16"]),
         (changed("steps", value=[]), ["steps", "[]", "1 entries or more"]),

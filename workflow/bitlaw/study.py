@@ -172,6 +172,7 @@ def _line(error):
         return f"config: {key}: {sorted(error.instance)} given; exactly one of these is needed: {ways}"
     allowed = {
         "enum": lambda v: ", ".join(map(str, v)),
+        "anyOf": lambda ways: " or ".join(", ".join(way["enum"]) if "enum" in way else way["type"] for way in ways),
         "type": str,
         "minimum": lambda v: f"{v} or more",
         "maximum": lambda v: f"{v} or less",

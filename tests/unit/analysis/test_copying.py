@@ -15,7 +15,7 @@ VOCABULARY = 300
 class LooksBack:
     """Expects after each token, with a logit of `sureness` over all others, what followed that token last time."""
 
-    vocabulary, context, device = VOCABULARY, 128, torch.device("cpu")
+    vocabulary, context, prefix, device = VOCABULARY, 128, None, torch.device("cpu")
 
     def __init__(self, sureness):
         self.sureness = sureness

@@ -133,14 +133,28 @@ def test_the_published_number_may_have_a_precision_of_its_own(data, tmp_path, ne
     assert about["cr_published"] + sum(terms) == pytest.approx(about["cr_lossless"], abs=1e-12)
 
 
-def test_a_lockstep_size_that_disagrees_is_refused(data, tmp_path, gpt2_folder):
-    before = """
-right = codec.encode_lockstep
-def wrong(*given):
-    return [record._replace(coded=record.coded + b"123") for record in right(*given)]
-codec.encode_lockstep = wrong"""
+STEPS = """
+import numpy as np
+from bitlaw.compression import cell, lockstep
+right = lockstep.encode
+lockstep.encode = lambda *given: [{change} for own in right(*given)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (
+            STEPS.format(change="own * np.array([[1], [1], [2]], own.dtype)") + "cell.MOST_APART = {'fp32': 9.0}",
+            "the model's two passes differ by more than 0.01 %",
+        ),
+        # the same code lengths for other tokens: the total says nothing
+        (STEPS.format(change="own[:, ::-1]"), "decode check failed: by steps a token costs"),
+    ],
+)
+def test_steps_that_disagree_with_one_pass_are_refused(data, tmp_path, gpt2_folder, before, message):
     ran, about = compress(data, gpt2_folder, tmp_path, before)
-    assert about is None and "the model's two passes differ by more than 0.01 %" in ran.stderr
+    assert about is None and message in ran.stderr and list(tmp_path.iterdir()) == []
 
 
 def test_tokens_of_another_tokenizer_are_refused(data, tmp_path, neox_folder):

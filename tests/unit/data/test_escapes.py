@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitlaw import InputError
 from bitlaw.compression import accounting, codec, scoring
-from bitlaw.data import escapes, seven_bit, tokens
+from bitlaw.data import escapes, seven_bit, tokens, vocabularies
 
 LACKING = "\x00\x04\x13\x1fQz\x7f"
 BYTES = bytes(range(256))
@@ -19,7 +19,7 @@ BYTES = bytes(range(256))
 def lacking(tokenizer, tmp_path_factory):
     """(tokenizer, spelling, sha256) of a byte-level tokenizer without LACKING."""
     description = json.loads(tokenizer.to_str())
-    model, spelt = description["model"], {b: c for c, b in tokens._byte_symbols().items()}
+    model, spelt = description["model"], {b: c for c, b in vocabularies.byte_symbols().items()}
     gone = {spelt[ord(symbol)] for symbol in LACKING}
     kept = [token for token in model["vocab"] if not gone & set(token)]
     merges = [pair for pair in model["merges"] if not gone & set("".join(pair))]

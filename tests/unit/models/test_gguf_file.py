@@ -6,104 +6,24 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitlaw import InputError
 from bitlaw.compression import codec, scoring, stream_format
 from bitlaw.data import escapes, seven_bit, tokens
 from bitlaw.models import checkpoint, gguf_file
+from gguf_files import CONTROL, LACKING, llama, qwen2, vocabulary_of, write
 
-CONTROL = "<|im_start|>"
-LACKING = "\x04\x1d"
-HEADS, KEY_HEADS = 4, 2
 QUANTISED = {"blk.0.attn_q": "Q4_1", "blk.1.attn_k": "Q4_1", "blk.1.ffn_down": "Q8_0"}
 
 
 @pytest.fixture(scope="module")
 def vocabulary(tokenizer):
-    """(tokens, merges) of the tests' tokenizer without LACKING, with a control token."""
-    model = json.loads(tokenizer.to_str())["model"]
-    spelt = {b: c for c, b in tokens._byte_symbols().items()}
-    gone = {spelt[ord(symbol)] for symbol in LACKING}
-    words = [CONTROL] + [word for word in model["vocab"] if not gone & set(word)]
-    return words, [" ".join(pair) for pair in model["merges"] if not gone & set("".join(pair))]
+    return vocabulary_of(tokenizer)
 
 
 @pytest.fixture(scope="module")
 def original(vocabulary):
-    torch.manual_seed(5)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary[0]),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
-        max_position_embeddings=128,
-        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            tensor += torch.randn_like(tensor) * (0.1 if "norm" in name else 0.2)
-    return model
-
-
-def interleaved(weight, heads):
-    """As llama.cpp stores q and k: the two halves of a head's outputs alternate."""
-    first, second = weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 0, 2, 3)
-    return np.stack([first, second], axis=2).reshape(weight.shape)
-
-
-def write(folder, original, vocabulary, types=None, extra=(), drop=(), tensors=(), **changes):
-    """A GGUF file of the model in `folder`, with the source.json that a fetched source has."""
-    folder.mkdir(exist_ok=True)
-    c = original.config
-    meta = {
-        "llama.embedding_length": c.hidden_size,
-        "llama.feed_forward_length": c.intermediate_size,
-        "llama.block_count": c.num_hidden_layers,
-        "llama.attention.head_count": HEADS,
-        "llama.attention.head_count_kv": KEY_HEADS,
-        "llama.rope.dimension_count": c.hidden_size // HEADS,
-        "llama.context_length": c.max_position_embeddings,
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-    }
-    writer = gguf.GGUFWriter(folder / "tiny.gguf", changes.get("architecture", "llama"))
-    for key, value in {**meta, **dict(extra)}.items():
-        if key not in drop:
-            writer.add_uint32(key, value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", c.rms_norm_eps)
-    writer.add_float32("llama.rope.freq_base", c.rope_parameters["rope_theta"])
-    words, merges = vocabulary
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(changes.get("pre", "smollm"))
-    writer.add_token_list(words)
-    writer.add_token_types([3] + [1] * (len(words) - 1))
-    writer.add_token_merges(merges)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
-    for name, tensor in original.state_dict().items():
-        if name == "lm_head.weight":  # tied
-            continue
-        values, name = tensor.numpy(), names.get_name(name.removesuffix(".weight"))
-        heads = {"attn_q": HEADS, "attn_k": KEY_HEADS}.get(name.split(".")[-1])
-        values = values if heads is None else interleaved(values, heads)
-        if kind := (types or {}).get(name):
-            kind = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(f"{name}.weight", gguf.quantize(values, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(f"{name}.weight", values)
-    for name in tensors:
-        writer.add_tensor(name, np.zeros(64, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    (folder / "source.json").write_text(json.dumps({"files": [{"path": "tiny.gguf"}]}))
-    return folder
+    return llama(vocabulary)
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +105,14 @@ def test_streams_of_the_model_decode(converted, precision):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"architecture": "falcon"}, "tiny.gguf: architecture 'falcon'; only 'llama' is converted"),
-        ({"pre": "llama-bpe"}, "tokenizer 'gpt2' with pre-tokenizer 'llama-bpe'; only 'gpt2' with 'smollm' is known"),
+        ({"architecture": "falcon"}, "tiny.gguf: architecture 'falcon'; only llama, qwen2 are converted"),
+        (
+            {"pre": "tekken"},
+            "tokenizer 'gpt2' with pre-tokenizer 'tekken'; known are 'llama', and 'gpt2' with llama-bpe, ",
+        ),
         ({"drop": ["llama.context_length"]}, "its metadata lack 'llama.context_length'"),
         ({"extra": {"llama.rope.scaling.factor": 2}}, "llama.rope.scaling.factor = 2; scaled rotary embeddings"),
-        ({"tensors": ["blk.0.attn_q.bias"]}, "no place for the tensor 'blk.0.attn_q.bias' in a Llama model"),
+        ({"tensors": ["blk.0.attn_q.bias"]}, "no place for the tensor 'blk.0.attn_q.bias' in a llama model"),
         ({"tensors": ["rope_freqs.weight"]}, "no place for the tensor 'rope_freqs.weight'"),
     ],
 )
@@ -211,3 +134,60 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path, original, vocabulary):
     (raw / "source.json").write_text(json.dumps({"files": []}))
     with pytest.raises(InputError, match=r"holds 0 \*\.gguf files"):
         gguf_file.convert(raw, tmp_path / "model")
+
+
+@pytest.mark.parametrize("pre", ["qwen2", "gpt-2", "llama-bpe"])
+def test_a_qwen2_model_and_other_byte_level_tokenizers(tmp_path, vocabulary, pre):
+    original = qwen2(vocabulary)
+    gguf_file.convert(write(tmp_path / "raw", original, vocabulary, pre=pre), tmp_path / "model")
+    model = checkpoint.load(tmp_path / "model")
+    ids = torch.arange(60)[None] * 7 % model.vocabulary
+    with torch.inference_mode():
+        assert torch.equal(model.hidden(ids), original(ids).logits)
+    exact = checkpoint.load(tmp_path / "model", "exact")
+    (one,), (two,) = (scoring.score(m, [ids[0].numpy()], 1000) for m in (model, exact))
+    assert np.abs(one.lengths - two.lengths).max() < 0.01
+    tokenizer, spelling, _ = tokens.open_tokenizer(tmp_path / "model/tokenizer.json")
+    text = "It's 1862, isn't it?\n\n  12345 x"
+    (ids,), (anew,) = tokens.encode_counted(tokenizer, spelling, [text])
+    assert b"".join(spelling[i] for i in ids).decode() == text and anew == 0
+    assert tokens.prefix(tmp_path / "model/tokenizer.json", "auto") == (1 if pre == "llama-bpe" else None)
+
+
+def sentencepiece():
+    """A vocabulary in Llama-2's manner with scores: what was merged later has a lower one."""
+    import vocabularies_of_families
+
+    description = json.loads(vocabularies_of_families.llama2().to_str())
+    words = sorted(description["model"]["vocab"], key=description["model"]["vocab"].get)
+    rank = {"".join(pair): -float(i) for i, pair in reversed([*enumerate(description["model"]["merges"])])}
+    return words, [rank.get(word, -1e6) for word in words]
+
+
+@pytest.mark.parametrize("add_bos", [True, False, None])
+def test_a_sentencepiece_tokenizer(tmp_path, add_bos):
+    import vocabularies_of_families
+
+    vocabulary = sentencepiece()
+    assert vocabulary[0][:3] == ["<unk>", "<s>", "</s>"] and vocabulary[0][3] == "<0x00>"
+    changes = {} if add_bos is None else {"add_bos": add_bos}
+    gguf_file.convert(write(tmp_path / "raw", qwen2(vocabulary), vocabulary, **changes), tmp_path / "model")
+    path = tmp_path / "model/tokenizer.json"
+    tokenizer, spelling, _ = tokens.open_tokenizer(path)
+    vocabularies_of_families.llama2().save(str(tmp_path / "reference.json"))
+    reference = tokens.open_tokenizer(tmp_path / "reference.json")[0]
+    for text in ("Alice was beginning to get very tired", "  \x00\t~ x", ""):
+        (ids,), (anew,) = tokens.encode_counted(tokenizer, spelling, [text])
+        assert b"".join(spelling[i] for i in ids).decode() == text and anew == 0
+        assert ids.tolist() == reference.encode(text).ids
+    assert tokens.prefix(path, "auto") == (None if add_bos is False else 1)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"])
+def test_weights_are_dequantised_exactly(tmp_path, original, vocabulary, kind):
+    raw = write(tmp_path / "raw", original, vocabulary, {"blk.1.ffn_gate": kind})
+    gguf_file.convert(raw, tmp_path / "model")
+    weight = original.state_dict()["model.layers.1.mlp.gate_proj.weight"].numpy()
+    number = gguf.GGMLQuantizationType[kind]
+    found = checkpoint.load(tmp_path / "model").model.state_dict()["model.layers.1.mlp.gate_proj.weight"]
+    assert np.array_equal(found.numpy(), gguf.dequantize(gguf.quantize(weight, number), number).astype(np.float32))

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
 from bitlaw import InputError
-from bitlaw.models import checkpoint, hub
+from bitlaw.models import checkpoint, hub, named
 from hub_server import HubServer
 from tiny_models import neox_checkpoint
 
@@ -93,6 +93,19 @@ def test_a_model_is_fetched_with_commit_hashes_and_counts_and_nothing_else(serve
     assert checkpoint.load(folder).vocabulary == checkpoint.load(neox_folder).vocabulary
     asked = " ".join(path for path, *_ in server.requests)
     assert not any(word in asked for word in (".py", "README", "msgpack", ".bin"))
+
+
+def test_a_repository_at_a_revision_is_a_folder_of_one_commit(server, made, tmp_path, monkeypatch, neox_folder):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "made"))
+    commit = server.add(REPOSITORY, made["step1000"], "main")
+    folder = named.folder(f"{REPOSITORY}@main")
+    assert folder == tmp_path / "made/bitlaw/hub" / REPOSITORY / commit / "checkpoint"
+    assert checkpoint.load(folder).vocabulary == checkpoint.load(neox_folder).vocabulary
+    server.add(REPOSITORY, made["step8000"], "main")
+    server.requests.clear()
+    assert named.folder(f"{REPOSITORY}@main") == folder and not server.requests  # what it was first
+    line, _ = refusal(named.folder, f"{REPOSITORY}@step9")
+    assert REPOSITORY in line and "step9" in line
 
 
 def test_two_revisions_are_two_models(server, fetch, made):

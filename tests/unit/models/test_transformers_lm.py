@@ -10,10 +10,8 @@ from safetensors.torch import load_file, save_file
 from bitlaw import InputError
 from bitlaw.compression import scoring
 from bitlaw.models import checkpoint
-from tiny_models import random_checkpoint
+from tiny_models import SIZES, V, random_checkpoint
 
-V = {"vocab_size": 300}
-SIZES = V | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 CONTEXT = {"max_position_embeddings": 64}
 RIGHT = {
     "gpt2": transformers.GPT2Config(**V, n_positions=64, n_embd=32, n_layer=2, n_head=2),
@@ -21,13 +19,12 @@ RIGHT = {
     "mistral": transformers.MistralConfig(**SIZES, **CONTEXT, num_key_value_heads=2, sliding_window=16),
     "bert as a decoder": transformers.BertConfig(**SIZES, **CONTEXT, is_decoder=True),
 }
+RECURRENT = {
+    "rwkv": transformers.RwkvConfig(**V, context_length=64, hidden_size=32, num_hidden_layers=2),
+    "openai-gpt": transformers.OpenAIGPTConfig(**V, n_positions=64, n_embd=32, n_layer=2, n_head=2),
+    "mamba": transformers.MambaConfig(**V, **CONTEXT, hidden_size=32, num_hidden_layers=2, state_size=8),
+}
 WRONG = {
-    "rwkv": (transformers.RwkvConfig(**V, context_length=64, hidden_size=32, num_hidden_layers=2), "single steps"),
-    "openai-gpt": (transformers.OpenAIGPTConfig(**V, n_positions=64, n_embd=32, n_layer=2, n_head=2), "single steps"),
-    "mamba": (
-        transformers.MambaConfig(**V, **CONTEXT, hidden_size=32, num_hidden_layers=2, state_size=8),
-        "single steps",
-    ),
     "bert": (transformers.BertConfig(**SIZES, **CONTEXT, is_decoder=False), "a later token changes"),
 }
 
@@ -84,9 +81,7 @@ FAMILIES = RIGHT | {
     "opt": transformers.OPTConfig(**SIZES | {"num_hidden_layers": 1}, ffn_dim=32, word_embed_proj_dim=32),
     "ctrl": transformers.CTRLConfig(**V, n_positions=64, n_embd=32, n_layer=1, n_head=2, dff=32),
     "biogpt": transformers.BioGptConfig(**SIZES | {"num_hidden_layers": 1}),
-    "rwkv": WRONG["rwkv"][0],
-    "openai-gpt": WRONG["openai-gpt"][0],
-    "mamba": WRONG["mamba"][0],
+    **RECURRENT,
     "untied": transformers.LlamaConfig(**SIZES, **CONTEXT, tie_word_embeddings=False),
     "tied": transformers.LlamaConfig(**SIZES, **CONTEXT, tie_word_embeddings=True),
 }

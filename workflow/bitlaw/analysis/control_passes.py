@@ -89,11 +89,14 @@ def score(kind, model, tokenizer, spelling, chunks, tokens_at_a_time):
     ]
 
 
-def run(kind, folder, tokenizer, shard_folder, out, *, precision, device, tokens_at_a_time):
+def run(
+    kind, folder, tokenizer, shard_folder, out, *, precision, device, tokens_at_a_time, context=None, bos=tokens.AUTO
+):
     """Score the chunks of `shard_folder` by the control `kind` with the checkpoint in `folder`; write parquet `out`.
 
-    A row a chunk and pass; the schema's metadata holds provenance. A GPU is used as by `cell.compress`. Raises
-    InputError when model and tokenizer do not belong together, and DeviceError when the device fails.
+    A row a chunk and pass; the schema's metadata holds provenance. A GPU, `context` and `bos` are
+    used as by `cell.compress`. Raises InputError when model and tokenizer do not belong together, and DeviceError when
+    the device fails.
     """
     chunks = [bytes(row) for row in shards.read(shard_folder)]
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
@@ -101,7 +104,7 @@ def run(kind, folder, tokenizer, shard_folder, out, *, precision, device, tokens
         gpu.check(device)
         if device != "cpu" and precision == EXACT:
             known_answers.check(device)
-        model = checkpoint.load(folder, precision, device)
+        model = checkpoint.load(folder, precision, device, context, tokens.prefix(tokenizer, bos))
         at_a_time = None if device == "cuda" else tokens_at_a_time
         rows = score(kind, model, opened, spelling, chunks, at_a_time)
     about = checkpoint.describe(folder) | {"tokenizer_sha256": tokenizer_sha256, "precision": precision, "seed": SEED}

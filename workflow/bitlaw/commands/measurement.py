@@ -25,7 +25,8 @@ def measure(arguments, model, tokenizer, precision, folder):
     manifest = shards.cut(folder, {"chunks": available} | settings, chunk_bytes, folder / "shards")
     opened, spelling, sha256 = tokens.open_tokenizer(tokenizer)
     texts = [seven_bit.to_ascii(chunk) for chunk in shards.read(folder / "shards")]
-    tokens.write(folder / "tokens.npz", tokens.encode(opened, spelling, texts), spelling, sha256)
+    ids, repaired = tokens.encode_counted(opened, spelling, texts)
+    tokens.write(folder / "tokens.npz", ids, spelling, sha256, repaired)
     of_cell = cell.Inputs(
         folder=model, tokenizer=tokenizer, shard_folder=folder / "shards", token_file=folder / "tokens.npz",
         precision=precision, published=precision, device=arguments.device, verify=VERIFIED,
@@ -77,7 +78,17 @@ def _described(about, manifest, paths, folder):
 
 ABOUT = (
     *("params_total", "params_nonembedding", "weights_sha256", "tokenizer_sha256", "origin"),
-    *("precision", "mode", "compute", "device", "machine", "versions", "stream_bits", "escaped_symbols"),
+    *(
+        "precision",
+        "mode",
+        "compute",
+        "device",
+        "machine",
+        "versions",
+        "stream_bits",
+        "escaped_symbols",
+        "repaired_bytes",
+    ),
     *("peak_memory_bytes", "decode_check"),
 )
 
@@ -89,8 +100,6 @@ def _ratio(about, protocol, cell):
     standard error takes the one or the other as independent.
     None where there is no number: of all of them if the published study drops all chunks, of intervals of one chunk.
     """
-    import numpy as np
-
     from bitlaw.analysis import block_bootstrap, cell_table
 
     path = cell.with_suffix(".parquet")

@@ -12,15 +12,21 @@ PRECISION = "exact, fp32, bf16, fp16 or int8 (default: exact where it computes t
 
 def add(command):
     """Add --model, --tokenizer, --device and --threads to the parser `command`."""
-    command.add_argument("--model", type=Path, required=True, help="folder with config.json, *.safetensors")
+    command.add_argument(
+        "--model", required=True, metavar="MODEL",
+        help="folder with config.json and *.safetensors, GGUF file, or owner/name@revision on the Hugging Face Hub",
+    )  # fmt: skip
     command.add_argument("--tokenizer", type=Path, help="tokenizer.json (default: the one in the model's folder)")
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what computes (%(default)s)")
     command.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (%(default)s)")
 
 
 def folder_and_tokenizer(arguments):
-    """(checkpoint folder, tokenizer.json) to use."""
-    return arguments.model, arguments.tokenizer or arguments.model / "tokenizer.json"
+    """(checkpoint folder, tokenizer.json) to use; InputError when --model names none."""
+    from bitlaw.models import named
+
+    folder = named.folder(arguments.model)
+    return folder, arguments.tokenizer or folder / "tokenizer.json"
 
 
 def check_threads(threads):

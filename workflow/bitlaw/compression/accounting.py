@@ -63,7 +63,8 @@ def chunk_row(number, size, *costs):
 
 
 def position_costs(scores, token_bytes):
-    """What the tokens of a chunk cost by where they start, in ideal bits; the first token by itself.
+    """What the tokens of a chunk cost by where they start, in ideal bits; the first token by itself, uniform over the
+    vocabulary or predicted from a prefix.
 
     `..._by_position` are lists over the bins of POSITION_EDGES: bits, bytes and number of the tokens from the second
     on, each token counted in the bin of its first byte. token_bytes: int `[tokens]`, how many bytes each one spells.
@@ -73,20 +74,26 @@ def position_costs(scores, token_bytes):
     count = len(POSITION_EDGES)
     return {
         "tokens": len(scores.lengths),
-        "bits_first_token": float(scores.lengths[0]),
+        "bits_first_token": float(ideal_bits(scores)[0]),
         "bits_by_position": np.bincount(bins, weights=ideal_bits(scores)[1:], minlength=count).tolist(),
         "bytes_by_position": np.bincount(bins, weights=token_bytes[1:], minlength=count).astype(int).tolist(),
         "tokens_by_position": np.bincount(bins, minlength=count).tolist(),
     }
 
 
-def audit_costs(scores):
+def audit_costs(scores, plain=None):
     """Bits between the published count and the coder's: sums of -log2 p of the tokens from the second to the 1024th
-    and past it, and what the integer frequencies of the tokens from the second on cost more than -log2 p."""
+    and past it; what a prefix changes of these (less than nothing where it helps); and what the integer frequencies of
+    the tokens from the second on cost more than -log2 p.
+
+    plain: -log2 p of the tokens without the prefix, float64 `[tokens]`; None where `scores` are without one.
+    """
     lengths = scores.lengths
+    plain = lengths if plain is None else plain
     return {
-        "bits_to_1024": float(np.sum(lengths[1:PUBLISHED_TOKENS])),
-        "bits_past_1024": float(np.sum(lengths[PUBLISHED_TOKENS:])),
+        "bits_to_1024": float(np.sum(plain[1:PUBLISHED_TOKENS])),
+        "bits_past_1024": float(np.sum(plain[PUBLISHED_TOKENS:])),
+        "bits_prefix": float(np.sum((lengths - plain)[1:])),
         "bits_frequencies": float(np.sum((ideal_bits(scores) - lengths)[1:])),
     }
 
@@ -94,7 +101,7 @@ def audit_costs(scores):
 def published_costs(size, precision, lengths, study_lengths=None):
     """What the published study counts of a chunk of `size` bytes, and whether it keeps the chunk.
 
-    lengths: -log2 p of the tokens, float64 `[tokens]`, by the pass that is coded. study_lengths: those of (at least)
+    lengths: -log2 p of the tokens, float64 `[tokens]`, as coded but without a prefix. study_lengths: those of at least
     the first 1024 tokens as the study computed them, where that is another pass; else both numbers are the same.
     """
     causal = published_bits(lengths, precision)
@@ -102,7 +109,7 @@ def published_costs(size, precision, lengths, study_lengths=None):
     return {
         "kept": bool(PUBLISHED_RANGE[0] < published / (8 * size) < PUBLISHED_RANGE[1]),
         "bits_published": published,
-        "bits_published_causal": causal,  # the same rule on the pass that is coded
+        "bits_published_causal": causal,  # the same rule on the arithmetic that is coded
     }
 
 
@@ -138,12 +145,13 @@ def cell(rows):
         return float(np.mean(values)) if len(values) else math.nan
 
     published, causal = mean("bits_published", kept), mean("bits_published_causal", kept)
-    full = ("bits_to_1024", "bits_past_1024", "bits_first_token")
+    full = ("bits_to_1024", "bits_past_1024", "bits_first_token", "bits_prefix")
     terms = {
         "audit_quantisation": causal - published,  # 0 unless int8: else one pass gives both numbers
         "audit_probabilities": mean("bits_to_1024", kept) - causal,
         "audit_past_1024": mean("bits_past_1024", kept),
-        "audit_first_token": mean("bits_first_token", kept),
+        # what it costs, and what a prefix, if there is one, saves of all others
+        "audit_first_token": mean("bits_first_token", kept) + mean("bits_prefix", kept),
         "audit_dropped": sum(mean(name) for name in full) - sum(mean(name, kept) for name in full),
         "audit_frequencies": mean("bits_frequencies"),
         "audit_termination": mean("bits_termination"),

@@ -39,6 +39,8 @@ from bitlaw.runtime.atomic import replacing, write_text
 log = logging.getLogger("bitlaw")
 
 THREADS = 2  # of the encoder; the decoder has one
+# bits that a token's code length by steps may lie from that of one pass, in the mean, as each precision rounds
+MOST_APART = {"fp32": 0.01, "fp16": 0.1, "bf16": 0.3, "int8": 0.3}
 START = {"cpu": "fork", "cuda": "spawn"}  # of the decoder; CUDA does not survive a fork
 
 
@@ -48,7 +50,9 @@ class Inputs:
 
     folder: of the checkpoint; tokenizer: its tokenizer.json; shard_folder, token_file: the chunks, and their tokens by
     that tokenizer. precision: of the stream; published: of the published protocol's pass, where that is another one.
-    verify: how many chunks another process decodes and compares. tokens_at_a_time: of one floating-point pass.
+    verify: how many chunks another process decodes and compares. tokens_at_a_time: of one floating-point pass. context:
+    positions of a window, where another number than config.json's is wanted. bos: the token in front of every window
+    of the lossless pass, "auto", "none" or an id (see `tokens.prefix`).
     threads: of the encoder.
     """
 
@@ -61,18 +65,22 @@ class Inputs:
     device: str
     verify: int
     tokens_at_a_time: int
+    context: int | None = None
+    bos: str | int = tokens.AUTO
     threads: int = THREADS
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The inputs in memory: chunks (bytes), their files, token ids, bytes a token, escaped symbols, and the model."""
+    """The inputs in memory: chunks (bytes), their files, token ids, bytes a token, escaped symbols and repaired bytes,
+    and the model."""
 
     chunks: list
     files: list
     ids: list
     token_bytes: list
     escaped: np.ndarray
+    repaired: np.ndarray
     tokenizer_sha256: str
     about: dict
     model: object
@@ -83,7 +91,8 @@ class Measured:
     """Scores of the lossless pass, code lengths of the published one, and the stream that holds every chunk."""
 
     scores: list
-    published_lengths: list | None  # None: those of `scores`
+    plain_lengths: list  # -log2 p of the tokens in the same arithmetic without a prefix
+    published_lengths: list | None  # None: those
     quantisation: dict
     header: stream_format.Header
     records: list
@@ -143,14 +152,15 @@ def load(inputs):
     if inputs.device != "cpu" and EXACT in (inputs.precision, inputs.published):
         with compiling.one_at_a_time():
             known_answers.check(inputs.device)
-    model = checkpoint.load(inputs.folder, inputs.precision, inputs.device)
+    prefix = tokens.prefix(inputs.tokenizer, inputs.bos)
+    model = checkpoint.load(inputs.folder, inputs.precision, inputs.device, inputs.context, prefix)
     checkpoint.check_vocabulary(model, ids, f"{inputs.token_file}: ")
     if checkpoint.is_compiled(model):
         with compiling.one_at_a_time():
             _first_use(model)
-    escaped = tokens.read_escaped(inputs.token_file)
+    escaped, repaired = tokens.read_escaped(inputs.token_file), tokens.read_repaired(inputs.token_file)
     files = [origin["file"] for origin in shards.manifest(inputs.shard_folder)["chunks"]]
-    return Loaded(chunks, files, ids, token_bytes, escaped, tokenizer_sha256, about, model)
+    return Loaded(chunks, files, ids, token_bytes, escaped, repaired, tokenizer_sha256, about, model)
 
 
 def _first_use(model):
@@ -163,11 +173,17 @@ def _first_use(model):
 
 
 def measure(inputs, loaded):
-    """Measured: one pass over all tokens, another for the published protocol where it has a precision of its own."""
+    """Measured: one pass over all tokens, others for the published protocol where it has a precision of its own, and
+    for the audit where a prefix stands in front, which the published protocol never has."""
     started = time.perf_counter()
     scores = scoring.score(loaded.model, loaded.ids, _tokens_at_a_time(inputs), inputs.threads)
     scored = time.perf_counter()
-    published, quantisation = _published_pass(inputs, loaded, scores)
+    plain = [own.lengths for own in scores]
+    if loaded.model.prefix is not None:
+        bare = scoring.without_prefix(loaded.model)
+        again = scoring.score(bare, loaded.ids, _tokens_at_a_time(inputs), THREADS, "score without prefix")
+        plain = [own.lengths for own in again]
+    published, quantisation = _published_pass(inputs, loaded, plain)
     published_at = time.perf_counter()
     header = _header(inputs, loaded, len(loaded.chunks))
     log.info("coding %s, %s of %d chunks", _mode(header), inputs.precision, len(loaded.chunks))
@@ -177,7 +193,7 @@ def measure(inputs, loaded):
         "score_published": published_at - scored,
         "code": time.perf_counter() - published_at,
     }
-    return Measured(scores, published, quantisation, header, records, seconds)
+    return Measured(scores, plain, published, quantisation, header, records, seconds)
 
 
 def _tokens_at_a_time(inputs):
@@ -194,21 +210,19 @@ def _header(inputs, loaded, count):
     return codec.header(loaded.model, weights, loaded.tokenizer_sha256, inputs.precision, count)
 
 
-def _published_pass(inputs, loaded, scores):
+def _published_pass(inputs, loaded, plain):
     """(-log2 p of each chunk's first 1024 tokens as the published study computes them, what the json says of it).
 
-    (None, {}) where the pass of `scores` gives both numbers. In int8 one chunk passes at a time, as in the study: its
+    (None, {}) where the pass of `plain` gives both numbers. In int8 one chunk passes at a time, as in the study: its
     outlier columns are picked over all that passes together, which no decoder could repeat.
     """
     if inputs.published == inputs.precision != "int8":
         return None, {}
     first = [own[: accounting.PUBLISHED_TOKENS] for own in loaded.ids]
-    model = checkpoint.load_published(inputs.folder, inputs.published, inputs.device)
+    model = checkpoint.load_published(inputs.folder, inputs.published, inputs.device, inputs.context)
     at_a_time = 1 if inputs.published == "int8" else _tokens_at_a_time(inputs)
     lengths = [own.lengths for own in scoring.score(model, first, at_a_time, inputs.threads, "score as published")]
-    apart = [np.abs(a[1:] - b.lengths[1 : len(a)]) for a, b in zip(lengths, scores, strict=True)]
-    apart = np.concatenate([*apart, np.empty(0)])
-    about = {"bits_apart_per_token": {"mean": float(apart.mean()), "max": float(apart.max())} if len(apart) else None}
+    about = {"bits_apart_per_token": _apart(lengths, plain)}
     if inputs.published == "int8":
         from bitlaw.models import llm_int8
 
@@ -216,24 +230,38 @@ def _published_pass(inputs, loaded, scores):
     return lengths, {"quantisation": about}
 
 
+def _apart(lengths, others):
+    """{mean, max} of how many bits code lengths of tokens lie apart; None where there is none to compare.
+
+    Two lists of float64 arrays, one a chunk, the first of which may be shorter; first tokens do not count.
+    """
+    apart = [np.abs(a[1:] - b[1 : len(a)]) for a, b in zip(lengths, others, strict=True)]
+    apart = np.concatenate([*apart, np.empty(0)])
+    return {"mean": float(apart.mean()), "max": float(apart.max())} if len(apart) else None
+
+
 def verify(inputs, loaded, measured, decoder):
     """Decode `inputs.verify` chunks in the process `decoder`; return what the json says of it.
 
     In exact arithmetic these are the records of the stream itself, decoded token by token; the first is made anew by
-    the other engine, too. Elsewhere they are coded again by steps, and their size must be that of one pass within
-    0.01 %. Raises RuntimeError when bytes, intervals or sizes differ.
+    the other engine, too. Elsewhere they are coded again by steps: each token must cost about what one pass says, and
+    all together the same within 0.01 %. Raises RuntimeError when bytes, intervals or code lengths differ.
     """
     started = time.perf_counter()
     numbers = np.unique(np.linspace(0, len(loaded.chunks) - 1, inputs.verify).round().astype(int))
     chunks, records, ids = ([of[i] for i in numbers] for of in (loaded.chunks, measured.records, loaded.ids))
-    header, one_shot_bytes = measured.header, coded_bytes(records)
+    header, one_shot_bytes, about = measured.header, coded_bytes(records), {}
     if header.lockstep is not None:
+        from bitlaw.compression import lockstep
+
         header = _header(inputs, loaded, len(numbers))
-        records = codec.encode_lockstep(loaded.model, header, chunks, ids)
+        intervals = lockstep.encode(loaded.model, ids, header.lockstep.batch)
+        about["bits_apart_per_token"] = _same_lengths(inputs, [measured.scores[i] for i in numbers], intervals)
+        records = [codec.record(*pair) for pair in zip(chunks, intervals, strict=True)]
         _same_size(one_shot_bytes, coded_bytes(records), len(records))
     stream = stream_format.pack(header, records)
     if header.lockstep is None:
-        intervals = decoder.submit(_by_products, inputs.folder, ids[0]).result()
+        intervals = decoder.submit(_by_products, inputs.folder, header.context, header.prefix, ids[0]).result()
         if not np.array_equal(intervals, measured.scores[numbers[0]][:3]):
             raise RuntimeError("decode check failed: the engines of exact arithmetic give different intervals")
     data, again = decoder.submit(codec.restore, stream, inputs.folder, inputs.tokenizer, inputs.device).result()
@@ -248,12 +276,30 @@ def verify(inputs, loaded, measured, decoder):
         "passed": True,
         "one_shot_bytes": one_shot_bytes,
         "steps_bytes": coded_bytes(records),
+        **about,
     }
 
 
-def _by_products(folder, ids):
+def _by_products(folder, context, prefix, ids):
     """Intervals of a chunk's tokens by float64 matrix products: another library's sums, in another order."""
-    return scoring.score_by_products(checkpoint.load(folder, EXACT), ids)[:3]
+    model = checkpoint.load(folder, EXACT, context=context, prefix=prefix)
+    return scoring.score_by_products(model, ids)[:3]
+
+
+def _same_lengths(inputs, scores, intervals):
+    """How far code lengths by steps lie from those of one pass (see `_apart`).
+
+    Raises RuntimeError when they are further apart than rounding takes them: then a token sees something else in a
+    step than in one pass, which totals may hide.
+    """
+    steps = [np.log2(totals.astype(np.float64)) - np.log2(f.astype(np.float64)) for _, f, totals in intervals]
+    apart = _apart(steps, [accounting.ideal_bits(own) for own in scores])
+    if apart and not apart["mean"] <= MOST_APART[inputs.precision]:
+        raise RuntimeError(
+            f"decode check failed: by steps a token costs {apart['mean']:.3g} bits more or less than one pass says "
+            f"(mean; at most {apart['max']:.3g}): {inputs.folder} sees other tokens in one pass than a decoder has"
+        )
+    return apart
 
 
 def _same_size(one_shot_bytes, steps_bytes, count):
@@ -271,11 +317,12 @@ def coded_bytes(records):
 
 
 def chunk_rows(inputs, loaded, measured):
-    """A dict for each chunk: its costs (see `accounting`) and escaped symbols."""
+    """A dict for each chunk: its costs (see `accounting`), escaped symbols and repaired bytes."""
     fixed = 8 * len(stream_format.pack_header(measured.header, len(measured.records))) / len(measured.records)
     rows = []
     for number, (data, record, scores) in enumerate(zip(loaded.chunks, measured.records, measured.scores, strict=True)):
         published = measured.published_lengths and measured.published_lengths[number]
+        plain = measured.plain_lengths[number]
         top = top_bits.ideal_bits(seven_bit.top_bits(data))
         container = 8 * (len(stream_format.pack_record(record)) - len(record.coded)) + fixed
         rows.append(
@@ -283,13 +330,14 @@ def chunk_rows(inputs, loaded, measured):
                 number,
                 len(data),
                 accounting.position_costs(scores, loaded.token_bytes[number]),
-                accounting.published_costs(len(data), inputs.published, scores.lengths, published),
-                accounting.audit_costs(scores),
+                accounting.published_costs(len(data), inputs.published, plain, published),
+                accounting.audit_costs(scores, plain),
                 accounting.stream_costs(scores, top, 8 * len(record.coded), container),
                 {
                     # what the model finds surprising, for one chunk to look at
                     "bits_by_token": accounting.ideal_bits(scores).astype(np.float32) if number == 0 else None,
                     "escaped_symbols": int(loaded.escaped[number]),
+                    "repaired_bytes": int(loaded.repaired[number]),
                     "file": loaded.files[number],  # where it begins; intervals are over files
                 },
             )
@@ -319,6 +367,9 @@ def describe(inputs, loaded, measured, rows, check):
         "stream_sha256": hashlib.sha256(stream).hexdigest(),
         "tokens": count,
         "escaped_symbols": int(loaded.escaped.sum()),
+        "repaired_bytes": int(loaded.repaired.sum()),
+        "context": loaded.model.context,
+        "bos": loaded.model.prefix,
         "seconds_by_part": {part: round(seconds, 3) for part, seconds in measured.seconds.items()},
         "bytes_per_second": round(sum(map(len, loaded.chunks)) / measuring, 1),
         "tokens_per_second": round(count / measuring, 1),

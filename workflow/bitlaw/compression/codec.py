@@ -19,10 +19,11 @@ from bitlaw.models.exact.arithmetic import VERSION as ARITHMETIC
 def header(model, weights, tokenizer, precision, chunks):
     """The header of a stream of `chunks` chunks made here with `model`; weights and tokenizer are their sha256."""
     if precision == EXACT:
-        return Header(weights, tokenizer, precision, ARITHMETIC, None)
+        return Header(weights, tokenizer, precision, ARITHMETIC, None, model.given_context, model.prefix)
     from bitlaw.compression import lockstep  # imports torch, which exact arithmetic does without
 
-    return Header(weights, tokenizer, precision, 0, lockstep.same_calls(model, chunks))
+    same = lockstep.same_calls(model, chunks)
+    return Header(weights, tokenizer, precision, 0, same, model.given_context, model.prefix)
 
 
 def encode_lockstep(model, header, chunks, ids):
@@ -88,7 +89,8 @@ def open_decoder(found, folder, tokenizer, device="cpu"):
     """
     _, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
     check(found, checkpoint.describe(folder)["weights_sha256"], tokenizer_sha256)
-    model = checkpoint.load(folder, found.precision, "cpu" if found.lockstep is None else device)
+    where = "cpu" if found.lockstep is None else device
+    model = checkpoint.load(folder, found.precision, where, found.context, found.prefix)
     if found.lockstep is not None:
         from bitlaw.compression import lockstep
 

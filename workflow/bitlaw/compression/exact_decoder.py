@@ -45,31 +45,34 @@ def decode(model, opened, counts, threads=1):
 
 def _chunks_together(model, counts, threads):
     """How many chunks one loop decodes: an equal share of them, as far as there is room for their caches."""
-    longest = min(max(counts, default=1), model.context)
+    longest = min(max(counts, default=1) + scoring.ahead(model.prefix), model.context)
     bytes_of_one = sum(array.nbytes for array in model.new_cache(1, max(longest, 1)))
     return max(1, min(TOGETHER, -(-len(counts) // threads), CACHE_BYTES // (threads * bytes_of_one)))
 
 
 def _decode_group(model, opened, counts, done):
     longest = max(counts)
-    windows = np.array([tuple(w) for w in scoring.windows(longest, model.context)], dtype=np.int64).reshape(-1, 3)
+    prefix = np.array([] if model.prefix is None else [model.prefix], dtype=np.int64)
+    windows = np.array(scoring.windows(longest, model.context, model.prefix), dtype=np.int64).reshape(-1, 3)
     states = np.stack([state for state, _ in opened])
     ends = np.cumsum([len(data) for _, data in opened])
     data = np.concatenate([data for _, data in opened])
     ids = np.zeros((len(counts), longest), dtype=np.int64)
     met = np.zeros((len(counts), 3, longest), dtype=np.uint64)
-    cache = model.new_cache(len(counts), max(1, min(longest, model.context)))
+    cache = model.new_cache(len(counts), max(1, min(len(prefix) + longest, model.context)))
     lengths = np.array(counts, dtype=np.int64)
-    fine = _decode(model.weights, model.shape, cache, windows, states, data, ends, lengths, ids, met, done)
+    args = (cache, prefix, windows, states, data, ends, lengths, ids, met, done)
+    fine = _decode(model.weights, model.shape, *args)
     if not fine:
         raise FloatingPointError(integer_softmax.NOT_FINITE.format(row=0))
     return [(ids[row, :count], met[row, :, :count]) for row, count in enumerate(counts)]
 
 
 @compiled
-def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met, done):
+def _decode(weights, shape, cache, prefix, windows, states, data, ends, counts, ids, met, done):
     """Fill ids and met, a row a chunk, the longest first; returns whether every logit was finite.
 
+    prefix, int64 `[0 or 1]`: what stands in front of every window, and in place of a uniform first token.
     done, int `[1]`: how many tokens are decoded, for another thread to look at.
     """
     chunks, vocabulary = len(counts), shape.vocabulary
@@ -80,31 +83,30 @@ def _decode(weights, shape, cache, windows, states, data, ends, counts, ids, met
     rows = np.empty((room, (vocabulary + 15) // 16 * 16), dtype=np.float32)
     frequencies = np.empty(vocabulary, dtype=np.uint64)
     for row in range(chunks):
-        if counts[row]:
+        if counts[row] and not len(prefix):
             own = data[ends[row - 1] if row else 0 : ends[row]]
             ids[row, 0] = range_coder.decode_uniform(states[row], own, vocabulary)
             met[row, 0, 0], met[row, 1, 0], met[row, 2, 0] = ids[row, 0], 1, vocabulary
             done[0] += 1
     for w in range(len(windows)):
         begin, end, first = windows[w, 0], windows[w, 1], windows[w, 2]
+        at = begin - len(prefix)  # the token that has position 0
         for i in range(first, end):
             active = 0
             while active < chunks and counts[active] > i:
                 active += 1
             if i == first:
                 # the window's first half again, or its one token, at the positions that it has there
-                before = first - begin
+                before = first - at
                 for row in range(active):
                     block = np.zeros(((before + 7) // 8 * 8, 2, hidden.shape[2]), dtype=np.int16)
                     block_scales = np.ones(len(block), dtype=np.float32)
-                    own = np.full(before, row)
-                    if not forward(
-                        *(weights, shape, cache, own, np.arange(before), ids[row, begin:first], block, block_scales)
-                    ):
+                    own, fed = np.full(before, row), np.concatenate((prefix, ids[row, begin:first]))
+                    if not forward(weights, shape, cache, own, np.arange(before), fed, block, block_scales):
                         return False
                     hidden[row], scales[row] = block[before - 1], block_scales[before - 1]
             else:
-                positions[:active] = i - 1 - begin
+                positions[:active] = i - 1 - at
                 tokens = ids[:active, i - 1].copy()
                 if not forward(weights, shape, cache, slots[:active], positions[:active], tokens, hidden, scales):
                     return False

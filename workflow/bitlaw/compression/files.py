@@ -1,6 +1,7 @@
 """Files of any length to streams and back, a group of chunks at a time: memory does not grow with the file."""
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from bitlaw.compression import codec, scoring, stream_format
 from bitlaw.compression.stream_format import CorruptStream
 from bitlaw.data import seven_bit, tokens
 from bitlaw.models import checkpoint
+
+log = logging.getLogger("bitlaw")
 
 GROUP_BYTES = 1 << 20  # of chunks that are scored or decoded together
 MOST_RECORDS = 4096
@@ -40,7 +43,7 @@ def open_coder(folder, tokenizer, precision, device="cpu", threads=1):
     In every precision but exact the number of torch's threads, which the stream then names, is set to `threads`.
     """
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
-    model = checkpoint.load(folder, precision, device)
+    model = checkpoint.load(folder, precision, device, prefix=tokens.prefix(tokenizer, tokens.AUTO))
     if precision != stream_format.EXACT:
         import torch
 
@@ -88,7 +91,15 @@ def _header(coder, chunks):
 
 def _records(coder, header, chunks, first, threads):
     """Records of a group of chunks, of which the first has the number `first`."""
-    ids = tokens.encode(coder.tokenizer, coder.spelling, [seven_bit.to_ascii(chunk) for chunk in chunks], first)
+    texts = [seven_bit.to_ascii(chunk) for chunk in chunks]
+    ids, repaired = tokens.encode_counted(coder.tokenizer, coder.spelling, texts, first)
+    if any(repaired):
+        log.warning(
+            "from chunk %d on the tokenizer does not give %d of %d bytes back: spelt by the longest tokens that match",
+            first,
+            sum(repaired),
+            sum(map(len, chunks)),
+        )
     checkpoint.check_vocabulary(coder.model, ids, "the tokenizer gives ")
     if header.lockstep is not None:
         return codec.encode_lockstep(coder.model, header, chunks, ids)

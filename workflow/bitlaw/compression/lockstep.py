@@ -23,15 +23,19 @@ ANSWER_TOKENS = 48
 def steps(model, ids, count):
     """Yield (i, logits of token i: float32 numpy array `[batch, vocabulary]`) for i from 1 to count - 1.
 
+    A model with a prefix predicts token 0, too.
+
     `ids`, int64 numpy array `[batch, count]`, is read up to i - 1 when i is yielded: a decoder fills column i
     before it asks for the next. The context moves as in `scoring.windows`.
     """
-    for window in scoring.windows(count, model.context):
-        cache = model.new_cache(len(ids), window.end - window.begin)
-        states = model.hidden(torch.from_numpy(ids[:, window.begin : window.first].copy()), cache, 0)[:, -1]
+    front = scoring.ahead(model.prefix)
+    for window in scoring.windows(count, model.context, model.prefix):
+        cache, at = model.new_cache(len(ids), front + window.end - window.begin), window.begin - front
+        block = np.concatenate((np.full((len(ids), front), model.prefix or 0), ids[:, window.begin : window.first]), 1)
+        states = model.hidden(torch.from_numpy(block), cache, 0)[:, -1]
         for i in range(window.first, window.end):
             if i > window.first:
-                states = model.hidden(torch.from_numpy(ids[:, i - 1 : i].copy()), cache, i - 1 - window.begin)[:, 0]
+                states = model.hidden(torch.from_numpy(ids[:, i - 1 : i].copy()), cache, i - 1 - at)[:, 0]
             yield i, model.head(states).cpu().numpy()
 
 
@@ -85,7 +89,7 @@ def encode(model, ids, batch):
         table = np.zeros((batch, max(map(len, group))), dtype=np.int64)
         for row, own in enumerate(group):
             table[row, : len(own)] = own
-            if len(own):
+            if len(own) and model.prefix is None:
                 intervals[first + row][:, 0] = scoring.first_token(own[0], model.vocabulary)[:3]
                 done += 1
         for i, logits in steps(model, table, table.shape[1]):
@@ -111,7 +115,7 @@ def decode(model, opened, counts, batch):
         ids = np.zeros((batch, longest), dtype=np.int64)
         met = [np.empty((3, counts[chunk]), dtype=np.uint64) for chunk in group]
         for row, chunk in enumerate(group):
-            if counts[chunk]:
+            if counts[chunk] and model.prefix is None:
                 ids[row, 0] = range_coder.decode_uniform(*opened[chunk], model.vocabulary)
                 met[row][:, 0] = scoring.first_token(ids[row, 0], model.vocabulary)[:3]
                 done += 1

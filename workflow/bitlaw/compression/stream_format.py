@@ -10,6 +10,7 @@ from bitlaw import InputError
 
 MAGIC = b"blaw"
 VERSION = 2
+FRAMED = 3  # version of a stream whose windows are of a given length or have a token in front; else as version 2
 EXACT = "exact"  # the precision whose streams decode on every machine; all others are coded in lock-step
 LARGEST_CHUNK = 1 << 20  # bytes: bounds what a damaged stream can make a decoder allocate
 LARGEST_BATCH, MOST_THREADS = 1024, 4096
@@ -41,6 +42,8 @@ class Header(NamedTuple):
     precision: str
     arithmetic: int  # version of the exact arithmetic (docs/arithmetic.md); 0 in lock-step
     lockstep: Lockstep | None  # None where the arithmetic is exact
+    context: int | None = None  # positions of a window; None: what config.json says
+    prefix: int | None = None  # id of the token in front of every window, if there is one
 
 
 class Record(NamedTuple):
@@ -68,8 +71,11 @@ def _text(string):
 
 def pack_header(header, count):
     """The fixed part of a stream with `count` chunks."""
-    fixed = MAGIC + bytes([VERSION]) + bytes.fromhex(header.weights) + bytes.fromhex(header.tokenizer)
-    fixed += _text(header.precision)
+    framed = header.context is not None or header.prefix is not None
+    fixed = MAGIC + bytes([FRAMED if framed else VERSION])
+    fixed += bytes.fromhex(header.weights) + bytes.fromhex(header.tokenizer) + _text(header.precision)
+    if framed:
+        fixed += _varint(header.context or 0) + _varint(0 if header.prefix is None else header.prefix + 1)
     if header.lockstep is None:
         return fixed + _varint(header.arithmetic) + _varint(count)
     answer, software, machine, batch, threads = header.lockstep
@@ -140,11 +146,12 @@ def read(file):
     if file.read(len(MAGIC)) != MAGIC:
         raise CorruptStream("not a bitlaw stream: it does not begin with 'blaw'")
     reader.position = len(MAGIC)
-    if (version := reader.take(1)[0]) != VERSION:
+    if (version := reader.take(1)[0]) not in (VERSION, FRAMED):
         raise InputError(
-            f"stream version {version}; this program reads version {VERSION}: decode it with the release that made it"
+            f"stream version {version}; this program reads the versions {VERSION} and {FRAMED}: decode it with the "
+            "release that made it"
         )
-    header, count = _unpack_header(reader), reader.varint()
+    header, count = _unpack_header(reader, version), reader.varint()
     return header, count, _unpack_records(reader, count)
 
 
@@ -155,14 +162,16 @@ def _unpack_records(reader, count):
         raise CorruptStream(f"more bytes follow the end of the stream, byte {reader.position}; it is damaged")
 
 
-def _unpack_header(reader):
+def _unpack_header(reader, version):
     weights, tokenizer, precision = reader.take(32).hex(), reader.take(32).hex(), reader.text()
+    context, prefix = (reader.varint(), reader.varint()) if version == FRAMED else (0, 0)
+    window = context or None, prefix - 1 if prefix else None
     if precision == EXACT:
-        return Header(weights, tokenizer, precision, reader.varint(), None)
+        return Header(weights, tokenizer, precision, reader.varint(), None, *window)
     same = Lockstep(reader.take(8).hex(), reader.text(), reader.text(), reader.varint(), reader.varint())
     if not 1 <= same.batch <= LARGEST_BATCH or not 1 <= same.threads <= MOST_THREADS:
         raise CorruptStream(f"lock-step batch {same.batch} on {same.threads} threads; the stream is damaged")
-    return Header(weights, tokenizer, precision, 0, same)
+    return Header(weights, tokenizer, precision, 0, same, *window)
 
 
 def _unpack_record(reader, number):

@@ -8,7 +8,7 @@ import torch
 
 from bitlaw import InputError
 from bitlaw.compression import integer_softmax, integer_softmax_torch
-from bitlaw.compression.scoring import HEAD_ROWS, empty_scores, put, windows
+from bitlaw.compression.scoring import HEAD_ROWS, ahead, empty_scores, passing, put, windows
 from bitlaw.models.exact.arithmetic import TOO_LARGE
 from bitlaw.models.exact.digits import Digits
 from bitlaw.runtime import gpu_memory
@@ -25,8 +25,8 @@ def score(model, chunks, tokens_at_a_time, threads=1, what="score"):
     batches hold at most `tokens_at_a_time` tokens (at least one window each; None: as many as a GPU has room for).
     Where they do not fit in the device's memory, half as many are tried; InputError when one window alone does not fit.
     """
-    scores = empty_scores(chunks, model.vocabulary)
-    todo = [(c, w) for c, ids in enumerate(chunks) for w in windows(len(ids), model.context)]
+    scores = empty_scores(chunks, model)
+    todo = [(c, w) for c, ids in enumerate(chunks) for w in windows(len(ids), model.context, model.prefix)]
     before = torch.get_num_threads()
     workers = threads if model.device.type == "cpu" else 1
     if tokens_at_a_time is None:
@@ -92,20 +92,21 @@ def _half(tokens, windows_at_once, device):
 
 def _score_batch(model, chunks, scores, batch, buffers):
     """Fill `scores` for the windows of `batch`; returns how many tokens passed through the model."""
-    longest = max(w.end - w.begin for _, w in batch)
+    front = ahead(model.prefix)
+    longest = front + max(w.end - w.begin for _, w in batch)
     ids = np.zeros((len(batch), longest), dtype=np.int64)
     for row, (c, w) in enumerate(batch):
-        ids[row, : w.end - w.begin] = chunks[c][w.begin : w.end]
+        ids[row, : front + w.end - w.begin] = passing(chunks[c], w, model.prefix)
     buffer = buffers.pop()
     try:
         waiting, finite = [], []  # for a GPU, which goes on meanwhile
         for state, (c, w) in zip(model.hidden(torch.from_numpy(ids)), batch, strict=True):
             if isinstance(model, Digits):  # an error at the last token, which predicts none, is one, too
-                finite.append(state[: w.end - w.begin].isfinite().all())
+                finite.append(state[: front + w.end - w.begin].isfinite().all())
             # the state at position i - 1 predicts the token at i
             for i in range(w.first, w.end, HEAD_ROWS):
-                last = min(i + HEAD_ROWS, w.end)
-                logits, targets = model.head(state[i - 1 - w.begin : last - 1 - w.begin], buffer), chunks[c][i:last]
+                last, before = min(i + HEAD_ROWS, w.end), w.begin + 1 - front
+                logits, targets = model.head(state[i - before : last - before], buffer), chunks[c][i:last]
                 if model.device.type == "cpu":
                     put(scores[c], i, integer_softmax.intervals(logits.numpy(), targets))
                 else:

@@ -1,7 +1,6 @@
 """Chunks to tokens: the ids, how many bytes each token stands for, and the file that keeps both.
 
-What a tokenizer makes of a text is refused unless its tokens, put together, spell that text byte by byte: only then can
-the bytes be restored from the tokens.
+The tokens of a text, put together, spell it byte by byte: only then can the bytes be restored from them.
 """
 
 import hashlib
@@ -12,12 +11,25 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from bitlaw import InputError
-from bitlaw.data import escapes
+from bitlaw.data import escapes, spans, vocabularies
 from bitlaw.runtime.atomic import replacing
+
+AUTO, NONE = "auto", "none"  # settings of `bos`
 
 
 def open_tokenizer(path):
-    """(tokenizer, spelling, sha256 of the file): `spelling[i]` is the bytes that token i stands for, or None."""
+    """(tokenizer, spelling, sha256 of the file): `spelling[i]` is the bytes that token i stands for, or None.
+
+    The tokenizer is the file's without what it puts in front of a text (see `vocabularies.plain`).
+    """
+    tokenizer, description, text = _read(path)
+    vocabularies.check(description, path)
+    spelling = vocabularies.spelling(tokenizer, description)
+    return Tokenizer.from_str(json.dumps(vocabularies.plain(description))), spelling, hashlib.sha256(text).hexdigest()
+
+
+def _read(path):
+    """(tokenizer, the file's content as a dict, the file's bytes)."""
     path = Path(path)
     try:
         text = path.read_bytes()
@@ -29,56 +41,56 @@ def open_tokenizer(path):
         tokenizer = Tokenizer.from_str(text.decode())
     except Exception as error:  # the tokenizers library raises bare Exception
         raise InputError(f"{path}: not a tokenizer.json that the tokenizers library reads ({error})") from None
-    return tokenizer, _spelling(tokenizer, json.loads(text)), hashlib.sha256(text).hexdigest()
+    return tokenizer, json.loads(text), text
 
 
-def _byte_symbols():
-    """GPT-2's alphabet (Radford et al. 2019): the character that a byte-level tokenizer writes for each byte."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = (b for b in range(256) if b not in plain)
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+def prefix(path, bos):
+    """The id of the token that stands in front of every window, or None: by a model's setting `bos`.
 
-
-def _spelling(tokenizer, description):
-    """Bytes of every token id, from the vocabulary and not from the decoder, which may tidy spaces away."""
-    added = {token["id"]: token["content"] for token in description.get("added_tokens", [])}
-    byte_level = _byte_symbols() if '"ByteLevel"' in json.dumps(description) else None
-    spelling = []
-    for i in range(1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)):  # ids may have gaps
-        token = tokenizer.id_to_token(i)
-        if i in added:
-            spelling.append(added[i].encode())
-        elif token is None:
-            spelling.append(None)
-        elif byte_level is not None:
-            known = all(c in byte_level for c in token)
-            spelling.append(bytes(byte_level[c] for c in token) if known else None)
-        elif len(token) == 6 and token.startswith("<0x"):  # byte fallback of sentencepiece vocabularies
-            spelling.append(bytes([int(token[3:5], 16)]))
-        else:
-            spelling.append(token.replace("▁", " ").encode())
-    return spelling
+    bos: AUTO (what the post-processor of the tokenizer.json at `path` puts in front of a text), NONE or an id.
+    """
+    if bos == NONE:
+        return None
+    if bos != AUTO:
+        return int(bos)
+    found = vocabularies.in_front(_read(path)[0])
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: it puts {len(found)} tokens in front of a text, {found}: give the model `bos`, an id or none"
+        )
+    return found[0] if found else None
 
 
 def encode(tokenizer, spelling, texts, first=0):
-    """Token ids, a list of int32 arrays, one for each ASCII string of `texts`; no special tokens are added.
+    """Token ids, a list of int32 arrays, one for each ASCII string of `texts`: those of `encode_counted`."""
+    return encode_counted(tokenizer, spelling, texts, first)[0]
 
-    Symbols that the vocabulary lacks are written with two others (see `escapes`), and these are what the tokens
-    spell. Raises InputError for a text that the tokens do not spell out byte by byte; `first`: the number of the
-    first text, for that.
+
+def encode_counted(tokenizer, spelling, texts, first=0):
+    """(token ids, a list of int32 arrays; repaired bytes, a list of int), one for each ASCII string of `texts`.
+
+    No special tokens are added. Symbols that the vocabulary lacks are written with two others (see `escapes`), and
+    these are what the tokens spell. Spans of a text that the tokenizer does not give back are spelt out by the longest
+    tokens that match (see `spans`), and their bytes counted. Raises InputError where no tokens spell a text;
+    `first`: the number of the first text, for that.
     """
     table = escapes.table(spelling)
     texts = [escapes.write(table, text) for text in texts]
-    ids = [np.asarray(e.ids, dtype=np.int32) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-    for number, (text, tokens) in enumerate(zip(texts, ids, strict=True), first):
-        spelled = b"".join(spelling[i] or b"" for i in tokens)
-        if spelled != text.encode():
-            missing = sorted(set(text.encode()) - set(spelled))
-            what = f"it drops the bytes {missing[:8]}" if missing else "it changes their order or number"
-            raise InputError(
-                f"chunk {number}: the tokenizer does not give its bytes back ({what}); use one without normaliser"
-            )
-    return ids
+    ids = [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    anew, known = [0] * len(ids), None
+    for number, (text, own) in enumerate(zip(texts, ids, strict=True)):
+        if _spelt(spelling, own) == text.encode():
+            continue
+        known = known or spans.words(tokenizer, spelling)
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        ids[number], anew[number] = spans.repaired(text.encode(), encoding, spelling, known)
+        if _spelt(spelling, ids[number]) != text.encode():
+            raise InputError(f"chunk {first + number}: no tokens of the tokenizer spell it; use another tokenizer")
+    return [np.array(own, dtype=np.int32) for own in ids], anew
+
+
+def _spelt(spelling, ids):
+    return b"".join(spelling[i] or b"" for i in ids)
 
 
 def lengths(spelling, ids):
@@ -86,15 +98,17 @@ def lengths(spelling, ids):
     return escapes.sizes(escapes.table(spelling), [spelling[i] for i in ids])
 
 
-def write(path, ids, spelling, sha256):
-    """Save the ragged `ids` as .npz: ids int32, offsets int64, bytes a token int32, escaped symbols a chunk int64."""
+def write(path, ids, spelling, sha256, repaired=None):
+    """Save the ragged `ids` as .npz: ids int32, offsets int64, bytes a token int32, and two counts a chunk, int64:
+    escaped symbols, and bytes that were `repaired` (see `encode_counted`; None: not one)."""
     table = escapes.table(spelling)
     escaped = [escapes.count(table, b"".join(spelling[i] for i in chunk)) for chunk in ids]
     flat = np.concatenate([*ids, np.empty(0, dtype=np.int32)])
     offsets = np.cumsum([0, *map(len, ids)])
+    counts = {"escaped": np.array(escaped), "repaired": np.array(repaired or [0] * len(ids))}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         sizes = lengths(spelling, flat)
-        np.savez(file, ids=flat, offsets=offsets, bytes=sizes, escaped=np.array(escaped), tokenizer=np.array(sha256))
+        np.savez(file, ids=flat, offsets=offsets, bytes=sizes, **counts, tokenizer=np.array(sha256))
 
 
 def read(path):
@@ -108,3 +122,9 @@ def read_escaped(path):
     """How many symbols of each chunk were escaped, int array, as `write` saved it."""
     with np.load(path) as stored:
         return stored["escaped"]
+
+
+def read_repaired(path):
+    """How many bytes of each chunk the tokenizer did not give back, int array, as `write` saved it."""
+    with np.load(path) as stored:
+        return stored["repaired"]

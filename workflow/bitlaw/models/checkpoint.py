@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from bitlaw import InputError
-from bitlaw.models import sizes
+from bitlaw.models import contexts, sizes
 from bitlaw.runtime.hashing import digest
 
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
@@ -143,19 +143,33 @@ def is_compiled(model):
     return isinstance(model, Model)
 
 
-def load(folder, precision="fp32", device="cpu"):
+def load(folder, precision="fp32", device="cpu", context=None, prefix=None):
     """The model of `folder`: a `gpt_neox.NeoX` where that computes all its settings, else through transformers.
 
     In exact arithmetic it is an `exact.model.Model`, on another device than "cpu" an `exact.digits.Digits`. In int8 its
-    products have threshold 0 (see `llm_int8`). Raises InputError for what cannot be loaded so, and for models of
-    transformers that cannot be coded (see `autoregression`).
+    products have threshold 0 (see `llm_int8`). context: positions of a window where config.json names none, or fewer
+    than it names. prefix: the id of a token that stands in front of every window and takes one position of it, or None.
+
+    Raises InputError for what cannot be loaded so, for a context or prefix that the model does not have, and for models
+    of transformers that cannot be coded (see `autoregression`).
     """
+    model = _load(folder, precision, device, context)
+    model.context = contexts.chosen(model.context, context, folder)
+    if prefix is not None and not 0 <= prefix < model.vocabulary:
+        raise InputError(f"{folder}: bos {prefix} given, but the model knows the tokens 0 to {model.vocabulary - 1}")
+    if model.context < 2 + (prefix is not None):
+        raise InputError(f"{folder}: a context of {model.context} leaves nothing to predict from; give a longer one")
+    model.prefix, model.given_context = prefix, context
+    return model
+
+
+def _load(folder, precision, device, context):
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if precision == "exact":
         from bitlaw.models.exact.model import Model
 
-        model = Model(folder)
+        model = Model(folder, context)
         return model if device == "cpu" else model.digits(device)
     config = read_config(folder)
     sizes.check(Path(folder) / "config.json", config)
@@ -179,7 +193,7 @@ def load(folder, precision="fp32", device="cpu"):
     else:
         from bitlaw.models import autoregression, transformers_lm
 
-        model = transformers_lm.Generic(folder, dtype, device)
+        model = transformers_lm.Generic(folder, dtype, device, context)
         autoregression.check(model, folder)
     if precision == "int8":
         from bitlaw.models import llm_int8
@@ -209,9 +223,9 @@ def _neox(folder, config, dtype, device):
     return gpt_neox.NeoX(config, weights, dtype, device)
 
 
-def load_published(folder, precision, device="cpu"):
+def load_published(folder, precision, device="cpu", context=None):
     """The model of the published protocol's pass: as `load`, but in int8 with the study's outlier threshold."""
-    model = load(folder, precision, device)
+    model = load(folder, precision, device, context)
     if precision != "int8":
         return model
     from bitlaw.models import llm_int8

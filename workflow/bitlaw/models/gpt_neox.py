@@ -48,6 +48,7 @@ class NeoX:
     """
 
     architecture = "gpt_neox"
+    prefix = given_context = None  # see `checkpoint.load`
 
     def __init__(self, config, weights, dtype=torch.float32, device="cpu"):
         get = {name.removeprefix("gpt_neox."): tensor.to(device, dtype) for name, tensor in weights.items()}

@@ -33,18 +33,19 @@ TRIES = 3  # of one file whose connection is reset; after other cuts the client 
 def fetch_model(repository, revision, folder, tokenizer, commit=None, pins=PINS):
     """Make `folder` (config.json, *.safetensors, tokenizer.json if there is one, source.json); return source.json.
 
-    tokenizer: path of the tokenizer.json that the study uses with this model; the model's own must not differ in its
-    vocabulary. commit: take this one, whatever the revision points to now. source.json holds repository, revision,
-    commit, files (path, bytes, sha256, as fetched), weights_sha256 and the counts of parameters. Raises InputError, one
-    line with the remedy, when anything cannot be had, is not what it was, or is what another step is.
+    tokenizer: path of the tokenizer.json that the study uses with this model, or None; the model's own must not differ
+    in its vocabulary. commit: take this one, whatever the revision points to now. source.json holds repository,
+    revision, commit, files (path, bytes, sha256, as fetched), weights_sha256 and the counts of parameters. Raises
+    InputError, one line with the remedy, when anything cannot be had, is not what it was, or is what another step is.
     """
     folder = Path(folder)
-    commit = _resolve(repository, revision, commit, pins)
+    commit = resolve(repository, revision, commit, pins)
     fetched = {"config.json": _need(repository, revision, commit, "config.json")}
     weights = _weights(repository, revision, commit)
     own = _get(repository, revision, commit, "tokenizer.json")
     if own:
-        _same_vocabulary(own, tokenizer, repository)
+        if tokenizer is not None:
+            _same_vocabulary(own, tokenizer, repository)
         fetched["tokenizer.json"] = own
     with replacing_folder(folder) as new:
         for name, path in fetched.items():
@@ -59,7 +60,7 @@ def fetch_model(repository, revision, folder, tokenizer, commit=None, pins=PINS)
 
 def fetch_tokenizer(repository, revision, folder, commit=None, pins=PINS):
     """Make `folder` (tokenizer.json and source.json), as `fetch_model` does; return source.json."""
-    commit = _resolve(repository, revision, commit, pins)
+    commit = resolve(repository, revision, commit, pins)
     path = _need(repository, revision, commit, "tokenizer.json")
     record = _record(repository, revision, commit, {"tokenizer.json": path})
     with replacing_folder(folder) as new:
@@ -69,7 +70,7 @@ def fetch_tokenizer(repository, revision, folder, commit=None, pins=PINS):
     return record
 
 
-def _resolve(repository, revision, commit, pins):
+def resolve(repository, revision, commit, pins):
     """The commit to fetch: `commit` if given, else what `revision` points to, which must be what it was before."""
     if commit:
         return commit

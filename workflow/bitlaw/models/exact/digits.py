@@ -37,6 +37,8 @@ class Digits:
     Raises InputError where the device flushes subnormal numbers to zero.
     """
 
+    prefix = given_context = None  # see `checkpoint.load`
+
     def __init__(self, weights, description, context, device="cpu"):
         self.description, self.context, self.device = description, context, torch.device(device)
         self.vocabulary = description.vocabulary

@@ -29,6 +29,8 @@ class Model:
     `positions`: how long a window may be; the model's context when not given. InputError for what cannot be loaded.
     """
 
+    prefix = given_context = None  # see `checkpoint.load`
+
     def __init__(self, folder, positions=None):
         _check_subnormals()
         self.description = describe(folder)
