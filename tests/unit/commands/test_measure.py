@@ -178,10 +178,10 @@ def test_ctrl_c_leaves_one_line_and_nothing_else(tmp_path, neox_folder):
         [*map(str, command), "--threads", "1"], env=ENVIRONMENT | {"TMPDIR": str(tmp_path / "waiting")},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heard,
     )  # fmt: skip
-    while not list((tmp_path / "waiting").glob("*/tokens.npz")) and process.poll() is None:
+    while not list((tmp_path / "waiting").glob("bitlaw-measure-*/tokens.npz")) and process.poll() is None:
         time.sleep(0.05)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     said, complained = process.communicate(timeout=120)
     assert (process.returncode, said, complained) == (130, b"", b"bitlaw: interrupted\n")
-    assert list((tmp_path / "waiting").iterdir()) == []
+    assert list((tmp_path / "waiting").glob("bitlaw-measure-*")) == []

@@ -38,7 +38,7 @@ def run(arguments):
     model_options.check_threads(arguments.threads)
     model = model_options.folder_and_tokenizer(arguments)
     precision = model_options.precision(arguments, model[0])
-    with tempfile.TemporaryDirectory(prefix="bitlaw-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bitlaw-measure-") as folder:
         found = measurement.measure(arguments, *model, precision, folder)
     if arguments.json:
         print(json.dumps({"model": str(arguments.model)} | found, indent=1, allow_nan=False))
