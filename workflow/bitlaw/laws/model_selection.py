@@ -17,6 +17,8 @@ OF_A_FORM = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing"
 def assess(table, column, chunks=None, kind="total", warmup=None):
     """Everything that `results/<study>/laws/<modality>.json` says of one protocol: `fitting.fit` and how well it holds.
 
+    What the data support of it (law["supported"]) has a bootstrap of its own.
+
     table: DataFrame of one modality, a row a cell: step, params_<kind>, and `column`, the ratio. chunks: float
     `[cells, chunks]`, the ratio of each chunk in the table's order, or None when only the means are known. kind: total,
     nonembedding or nominal. warmup: see `sensitivity`. Added to the law: `compare`'s keys, "lack_of_fit", "robust",
@@ -31,11 +33,12 @@ def assess(table, column, chunks=None, kind="total", warmup=None):
     law["lack_of_fit"] = lack_of_fit(law)
     law["robust"] = robust(params, steps, ratio)
     law["sensitivity"] = sensitivity(table, column, kind, warmup)
-    redrawn = over_cells(law) if chunks is None else over_chunks(law, chunks)
-    law["samples"] = redrawn.pop("samples")
-    law["bootstrap"] = redrawn
+    for fitted in filter(None, (law, law["supported"])):
+        redrawn = over_cells(fitted) if chunks is None else over_chunks(fitted, chunks)
+        fitted["samples"] = redrawn.pop("samples")
+        fitted["bootstrap"] = redrawn
+        fitted["at_ends_of_a"] = profile_intervals.at_ends_of_a(fitted)
     law["profile_curve"] = profile_intervals.profile_curve(law)
-    law["at_ends_of_a"] = profile_intervals.at_ends_of_a(law)
     return law
 
 
@@ -172,4 +175,6 @@ def sensitivity(table, column, kind="total", warmup=None):
 
 def _brief(params, steps, ratio):
     law = fitting.fit(params, steps, ratio)
-    return {key: law[key] for key in ("n", "coefficients", "profile", "rmse", "verdict", "bounds_hit")}
+    keys = ("form", "n", "coefficients", "profile", "rmse", "bounds_hit")
+    alone = law["supported"] and {key: law["supported"][key] for key in keys}
+    return {key: law[key] for key in keys} | {"verdict": law["verdict"], "supported": alone}

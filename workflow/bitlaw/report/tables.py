@@ -6,6 +6,7 @@ import pandas as pd
 
 from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.laws import formatting
+from bitlaw.laws.verdict import GREEK, supported
 from bitlaw.report.chart import anchor
 from bitlaw.study import PROTOCOLS
 
@@ -95,14 +96,15 @@ def audit(cells):
 
 
 def coefficients(modality, protocol, law):
-    """The law's coefficients with errors and intervals."""
+    """The coefficients of the terms that the data support, with errors and intervals; of all where there is no law."""
+    law = supported(law) or law
     columns = [("coefficient", None), ("value", ".4g"), ("standard error", ".2g"), ("95 % profile interval", None),
                ("95 % bootstrap interval", None), ("why no error", None)]  # fmt: skip
     rows = []
     for name, entry in law["coefficients"].items():
         intervals = (law.get("profile", {}), law.get("bootstrap", {}).get("coefficients", {}))
         ends = [formatting.ends(interval[name]) if name in interval else "" for interval in intervals]
-        rows.append([formatting.GREEK.get(name, name), entry["value"], entry["stderr"], *ends, entry["reason"]])
+        rows.append([GREEK.get(name, name), entry["value"], entry["stderr"], *ends, entry["reason"]])
     return table(f"law-{modality}-{protocol}", f"{modality}, {protocol}: coefficients of the law", columns, rows)
 
 
