@@ -3,12 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# Every file that arrives must have a sha256 of the lock.
+PIP_LOCKED := $(PIP) --no-deps --require-hashes
 SNAKEMAKE := $(BIN)/snakemake
 STUDIES := $(wildcard workflow/studies/*.yaml)
+TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
+  cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 APT := apt-get install --yes --quiet=2 --no-install-recommends
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow test-portable known-answers test-slurm test-slurm-smoke test-browser lint dry-run figures slurm clean
+.PHONY: run test test-slow test-portable known-answers test-slurm test-slurm-smoke test-browser lint dry-run figures slurm lock clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -44,7 +48,7 @@ known-answers: .venv/ready
 
 test-browser: .venv/ready-to-test
 	@test -x /usr/bin/chromium || { apt-get update --quiet=2 && $(APT) chromium; }
-	$(PIP) -r requirements-browser.txt
+	$(PIP_LOCKED) -r requirements-browser.lock
 	$(BIN)/python -m pytest -m browser
 
 lint: .venv/ready-to-test
@@ -67,16 +71,27 @@ figures: run
 	cp results/embedded/figures/scaling.png docs/figures/embedded.png
 	cp results/published/figures/curves_published.png docs/figures/published.png
 
-.venv/ready: requirements.txt pyproject.toml
+# torch is not in the lock: which build of it fits (for a processor, for a CUDA version) is yours to choose, and another
+# index may have it. The line after the lock's brings the pinned version and what its build needs.
+.venv/ready: requirements.lock requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bitlaw needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
+	$(PIP_LOCKED) -r requirements.lock
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --editable .
 	@touch $@
 
-.venv/ready-to-test: .venv/ready requirements-dev.txt
-	$(PIP) -r requirements-dev.txt
+.venv/ready-to-test: .venv/ready requirements-dev.lock
+	$(PIP_LOCKED) -r requirements-dev.lock
 	@touch $@
+
+# After a change of requirements*.txt: the locks anew, with all packages that theirs need, for every platform.
+lock:
+	$(PYTHON) -m venv .venv
+	$(PIP) uv==0.13.9
+	for name in requirements requirements-dev requirements-browser; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  $(foreach package,$(TORCH),--no-emit-package $(package)) $$name.txt --output-file $$name.lock || exit; done
 
 clean:
 	rm -rf .venv .portable .snakemake build data/raw data/shards data/tokens data/models data/tokenizers

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 EXAMPLE = re.search(r"<!-- example: a test runs this -->\n```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
@@ -42,3 +44,9 @@ def jobs(output):
     """Rule to number of jobs, from the table that Snakemake prints."""
     table = re.search(r"^job +count\n[- ]+\n(.*?)^total", output, re.S | re.M)
     return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())} if table else {}
+
+
+def pins(name):
+    """Distribution to version, of the lines of a requirements file that pin one."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return {canonicalize_name(n): v for n, _, v in (line.partition("==") for line in lines if "==" in line)}

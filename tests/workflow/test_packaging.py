@@ -15,17 +15,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bitlaw.runtime import imports
-from repository import ROOT, rules
+from repository import ROOT, pins, rules
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml", "vl_convert": "vl-convert-python"}
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-
-
-def pins(name):
-    """Distribution to version, of the lines of a lock file that pin one."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
-    return {canonicalize_name(n): v for n, _, v in (line.partition("==") for line in lines if "==" in line)}
 
 
 @pytest.mark.parametrize(
