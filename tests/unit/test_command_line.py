@@ -356,7 +356,15 @@ def test_bad_tables_and_laws_are_one_line(table, call_without_threads, monkeypat
     (table.parent / "signs.csv").write_text("\n".join([*rows[:2], "1e6,-1000,3,good", *rows[3:]]))
     coefficients = {name: {"value": 1.0} for name in ("a", "b", "alpha", "c", "beta")}
     law = {"form": "additive", "response": "CR", "n": 9, "degrees_of_freedom": 4, "coefficients": coefficients}
-    law |= {"params": [1, 2], "steps": [1, 2], "residuals": [0.1, 0.1]}
+    law |= {
+        "params": [1, 2],
+        "steps": [1, 2],
+        "ratio": [1, 1],
+        "residuals": [0.1, 0.1],
+        "objective": 0.02,
+        "log": False,
+    }
+    law |= {"P0": 1.4, "S0": 1.4, "loss": "ls"}
     (table.parent / "law.json").write_text(json.dumps(law))
     (table.parent / "study.json").write_text(json.dumps({"lossless": law}))
     del coefficients["c"]

@@ -105,7 +105,7 @@ def no_law_cases():
         1.1 + 0.03 * np.log(S / 75) - 0.01 * np.log(P / 64e3) + 0.003 * scatter,
         "rises with training at 5 of 5",
     )
-    yield "constant", np.full(len(P), 1.2), "does not fall with training"
+    yield "constant", np.full(len(P), 1.2), "ratio is constant within scatter"
     yield "grows", 0.5 + 0.05 * np.log(P / 64e3) + 20 * S**-0.9, "rises with size at 5 of 5"
 
 

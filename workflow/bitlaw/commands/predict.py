@@ -17,18 +17,18 @@ def add(commands):
 
 def run(arguments):
     """Ask the law arguments.file."""
-    from bitlaw.laws import bootstrap
+    from bitlaw.laws import prediction
 
     law = _law(arguments.file, arguments.protocol)
-    said = bootstrap.interval(law, arguments.params, arguments.steps)
-    span = "no interval: the law holds no bootstrap"
+    said = prediction.new_cell(law, arguments.params, arguments.steps)
+    span = "no interval: a robust loss, a logarithm or no degree of freedom has none"
     if said["low"] is not None:
-        span = f"95 % {said['low']:.4f} to {said['high']:.4f}"
+        span = f"95 % {said['low']:.4f} to " + ("no upper end" if said["high"] is None else f"{said['high']:.4f}")
     print(f"{law['response']} {said['ratio']:.4f} ({span})")
     for sentence in said["outside"]:
         print(f"extrapolation: {sentence}")
     for reason in law.get("verdict_reasons", []):
-        print(f"no law: {reason}")
+        print(f"{law['verdict']}: {reason}")
 
 
 def _law(path, protocol):

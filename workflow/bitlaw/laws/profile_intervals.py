@@ -243,7 +243,7 @@ def _given_a(problem, a, exponents, squares):
 
 
 def _solved_given_a(problem, a, log_exponents, terms=TERMS):
-    """(each of `terms` at the middle of the data, sum of squares) of the best non-negative ones, given the exponents."""
+    """(each of `terms` at the middle of the data, sum of squares) of the best non-negative ones, exponents given."""
     variables = {SIZE: problem.x, TRAINING: problem.y}
     powers = [np.exp(-e * variables[term]) for term, e in zip(terms, _exponents(log_exponents), strict=True)]
     scales, norm = nnls(problem.weighted(np.column_stack(powers)), problem.weighted(problem.response - a))

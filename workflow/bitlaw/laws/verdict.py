@@ -85,15 +85,16 @@ def judge(law):
     rises = {term: tests["rises"][term.scale] <= 1 - LEVEL for term in TERMS}
     if broken := [reason for term, reason in against.items() if reason and (falls[term] or rises[term])]:
         return [], broken
-    sound = [term for term in TERMS if not against[term]]
-    terms = [term for term in sound if falls[term]]
+    terms = [term for term in TERMS if falls[term]]
     if not terms:  # neither is missed as long as the other is there
-        terms = [term for term in sound if tests["alone"][term.scale] <= 1 - LEVEL]
-        if len(terms) == 2:
+        alone = [term for term in TERMS if tests["alone"][term.scale] <= 1 - LEVEL]
+        if len(alone) == 2:
             return [], ["size and training cannot be told apart: a law in either alone holds as well"]
+        terms = [term for term in alone if not against[term]]
     if not terms:
-        scatter = f"{what(law)} is constant within scatter (F test, p = {tests['both']:.2g})"
-        return [], [*filter(None, against.values()), scatter]
+        if tests["both"] > 1 - LEVEL:
+            return [], [f"{what(law)} is constant within scatter (F test, p = {tests['both']:.2g})"]
+        return [], [f"neither term by itself is more than scatter (F tests, p = {tests['b']:.2g}, {tests['c']:.2g})"]
     return terms, [_not_seen(law, term) for term in TERMS if term not in terms]
 
 
