@@ -56,6 +56,7 @@ rule all:
         BITS,
         if_law(LAWS),
         if_law(rules.figure.output),
+        if_law(rules.laws_together.output),
         if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS)),
         if_law(rules.page.output),
         rules.benchmarks.output.table,

@@ -171,6 +171,7 @@ def jobs(path):
     return table("jobs", "what the jobs of each rule took, start-up and loading of libraries included", columns, rows)
 
 
+ENDS = {"": "", "_low": ", low end", "_high": ", high end"}  # of an interval: suffix of the column, words
 CELL = {"modality": ("modality", None), "model": ("model", None), "step": ("step", ",.0f")}
 OF_OTHER_STAGES = {  # name of the csv → function of its path
     "classical": lambda path: of_csv(
@@ -201,6 +202,23 @@ OF_OTHER_STAGES = {  # name of the csv → function of its path
         | {f"ratio_{name}": (words, ".3f") for name, words in (("min", "least ratio"), ("median", "median"))}
         | {f"ratio_{name}": (words, ".3f") for name, words in (("p95", "95 %"), ("max", "largest"))}
         | {"worst_chunk": ("worst chunk", ",.0f")},
+    ),
+    "laws_together": lambda path: of_csv(
+        path,
+        "laws-together",
+        "exponents of all laws with 95 % profile intervals, and how many times more halves the distance",
+        {"modality": ("modality", None), "protocol": ("protocol", None), "verdict": ("verdict", None)}
+        | {
+            f"{name}{end}": (f"{sign}{words}", ".2g")
+            for name, sign in (("alpha", "α"), ("beta", "β"))
+            for end, words in ENDS.items()
+        }
+        | {
+            f"{name}_to_halve{end}": (f"× {name}{words}", ".3g")
+            for name in ("parameters", "steps")
+            for end, words in ENDS.items()
+        }
+        | {"crossing": ("at the last step, against", None)},
     ),
     "benchmarks": jobs,
 }
