@@ -12,7 +12,7 @@ TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvi
 APT := apt-get install --yes --quiet=2 --no-install-recommends
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow test-portable known-answers test-slurm test-slurm-smoke test-browser lint dry-run figures slurm lock clean
+.PHONY: run test test-slow test-portable known-answers test-drills test-slurm test-slurm-smoke test-browser lint dry-run figures slurm lock clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -34,6 +34,10 @@ test-slurm-smoke: .venv/ready-to-test slurm
 slurm:
 	@dpkg --status slurmctld slurmd slurm-client munge > /dev/null 2>&1 || \
 	{ apt-get update --quiet=2 && $(APT) slurmctld slurmd slurm-client munge; }
+
+# On Linux, as root: full and read-only disks, kills, and other things that break.
+test-drills: .venv/ready-to-test
+	$(BIN)/python -m pytest -m drill -v tests/drills
 
 # Other kernels, other compiled code, an emulated 64-bit Arm processor; downloads the latter's packages into .portable.
 # The last line fails, with the reason, where there is none: its tests were skipped then.

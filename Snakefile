@@ -15,6 +15,12 @@ from bitlaw import InputError, study
 from bitlaw.report import findings
 from bitlaw.runtime import imports, logs, resources
 
+if not os.path.exists("config.yaml"):
+    raise WorkflowError(
+        f"{os.getcwd()}: holds no config.yaml; a study keeps its data and results where it runs, so run it in "
+        f"{workflow.basedir}, or copy config.yaml and data/ladder from there"
+    )
+
 
 configfile: "config.yaml"
 
@@ -51,12 +57,13 @@ include: "rules/messages.smk"
 rule all:
     default_target: True
     input:
+        of_cells(rules.compress.output.about),  # though tables need them: one that is deleted is made again
         rules.table.output.cells,
         rules.compare.output.table if COMPARED else [],
         BITS,
         if_law(LAWS),
-        if_law(rules.figure.output),
+        rules.figure.output,
         if_law(rules.laws_together.output),
         if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS)),
-        if_law(rules.page.output),
+        rules.page.output,
         rules.benchmarks.output.table,

@@ -9,7 +9,7 @@ rule figure:
     input:
         cells=rules.table.output.cells,
         classical=rules.bits.output.classical if CELLS else [],
-        laws=LAWS,
+        laws=if_law(LAWS),
         modules=modules_of("figure"),
     output:
         svg=f"{RESULTS}/figures/scaling.svg",

@@ -9,7 +9,7 @@ onstart:
 onsuccess:
     if not study.has_law(config):
         shape = f"{len(config['models'])} × {len(config['steps'])}"
-        print(f"no law: models × steps are {shape}, a law needs 3 × 3: laws, their figures and report are left out")
+        print(f"no law: models × steps are {shape}, a law needs 3 × 3: laws and their figures are left out")
     if any(job.rule.name == "page" for job in workflow.dag.jobs):
         print(*findings.ending(RESULTS), sep="\n", file=sys.stderr)
 

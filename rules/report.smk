@@ -11,13 +11,10 @@ rule benchmarks:
     input:  # all that is made before the page; the table is of what lies in benchmarks/ then
         cells=rules.table.output.cells,
         bits=BITS,
-        figures=if_law(
-            [
-                *rules.figure.output,
-                *rules.laws_together.output,
-                *expand(rules.pictures.output.pngs, protocol=PROTOCOLS),
-            ]
-        ),
+        figures=[
+            *rules.figure.output,
+            *if_law([*rules.laws_together.output, *expand(rules.pictures.output.pngs, protocol=PROTOCOLS)]),
+        ],
         modules=modules_of("benchmarks"),
     output:
         table=f"{RESULTS}/tables/benchmarks.csv",
@@ -38,17 +35,17 @@ rule benchmarks:
 rule page:
     input:
         cells=rules.table.output.cells,
-        laws=LAWS,
+        laws=if_law(LAWS),
         abouts=of_cells(rules.compress.output.about),
         chunks=expand(rules.compress.output.table, modality=SHOWN, model=LARGEST, step=LAST),
         shards=[shards_of_modality(modality) for modality in SHOWN],
         arrays=[path for modality in SHOWN for path in arrays_of_modality(modality)],
         tokens=[tokens_of(modality, LARGEST) for modality in SHOWN],
         more=([rules.bits.output.classical, rules.context.output.context, rules.bits.output.codec] if CELLS else [])
-        + [rules.laws_together.output.table, rules.benchmarks.output.table],
+        + if_law([rules.laws_together.output.table])
+        + [rules.benchmarks.output.table],
         figure=rules.figure.output.svg,
-        pictures=expand(rules.pictures.output.pngs, protocol=PROTOCOLS[0])
-        + [rules.laws_together.output.png]
+        pictures=if_law([*expand(rules.pictures.output.pngs, protocol=PROTOCOLS[0]), rules.laws_together.output.png])
         + ([rules.bit_figures.output[f"{name}_png"] for name in BIT_PICTURES] if CELLS else []),
         citation=of_repository("CITATION.cff"),
         template=[of_repository(f"workflow/report/{name}") for name in TEMPLATE],

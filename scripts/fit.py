@@ -18,8 +18,9 @@ laws = {}
 fitted = logs.progress(f"fit {modality}", len(protocols), "protocols")
 for protocol in protocols:
     chunks = cell_table.chunk_ratios(source.chunks, protocol) if source.chunks else None
+    files = cell_table.chunk_files(source.chunks[0]) if source.chunks else None
     laws[protocol] = model_selection.assess(
-        cells, f"cr_{protocol}", chunks, snakemake.params.kind, snakemake.params.warmup
+        cells, f"cr_{protocol}", chunks, snakemake.params.kind, snakemake.params.warmup, files
     )
     fitted(len(laws))
 if source.chunks and "published" in laws:  # a study of its own, beside which the law of the published one is drawn

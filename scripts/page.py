@@ -15,7 +15,7 @@ first_chunks = {
 study = page.Study(
     config=config,
     cells=source.cells,
-    laws=dict(zip(modalities, source.laws, strict=True)),
+    laws={Path(law).stem: law for law in source.laws},
     figure=source.figure,
     citation=source.citation,
     abouts=source.abouts,

@@ -4,8 +4,9 @@ import subprocess
 
 import cluster as drill
 import pytest
-from small_study import SNAKEMAKE, STUDY, TARGETS, cells
+from small_study import SNAKEMAKE, STUDY, TARGETS
 
+from outcome import cells
 from repository import clone_to
 
 
@@ -35,6 +36,6 @@ def local(clone):
     command = ["timeout", "-k", "10", "900", SNAKEMAKE, "--cores", "2", *TARGETS]
     ran = subprocess.run(command, cwd=clone, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    found = cells(clone)
+    found = cells(clone / "results/drill")
     assert len(found) == 4
     return found

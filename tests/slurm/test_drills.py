@@ -15,7 +15,9 @@ from pathlib import Path
 import cluster as drill
 import psutil
 import pytest
-from small_study import SNAKEMAKE, TARGETS, cells
+from small_study import SNAKEMAKE, TARGETS
+
+from outcome import cells
 
 pytestmark = pytest.mark.slurm
 LIMIT = 900  # seconds that a run of Snakemake may take, all attempts together
@@ -107,7 +109,7 @@ def finished(run, study, local, cluster, event, cell=None, since=None):
     """Check the end of a run against the local one and note what the table of docs/cluster.md says."""
     status, said = run.end()
     assert status == 0, said
-    found = cells(study)
+    found = cells(study / "results/drill")
     assert list(found) == list(local)
     for name, (about, table) in local.items():
         assert found[name][0] == about, name

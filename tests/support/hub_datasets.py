@@ -49,7 +49,7 @@ def real_photographs(count):
 
 def real_speech(count, samples):
     """FLAC and values of `count` utterances, of the embedded study's speech where that has been fetched."""
-    read = [soundfile.read(p, dtype="int16")[0] for p in sorted((ROOT / "data/raw/librivox").glob("*.wav"))]
+    read = [soundfile.read(p, dtype="int16")[0] for p in sorted((ROOT / "data/raw/readers").glob("*.wav"))]
     values = np.concatenate(read)[: count * samples].reshape(count, samples) if read else [None] * count
     return [utterance(samples, values=row) for row in values]
 

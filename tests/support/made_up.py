@@ -48,7 +48,7 @@ def study(folder, tokenizer_file, text):
                 bits = rng.exponential(5, len(ids[0])).astype(np.float32)
                 rows = [
                     {"bytes": 2048, "kept": True, "bits_stream": ratio[0] + 99 * i, "bits_published": ratio[1] + 99 * i,
-                     "bits_by_token": bits if i == 0 else None}
+                     "bits_by_token": bits if i == 0 else None, "file": "one"}
                     for i in (0, -1, 1)
                 ]  # fmt: skip
                 pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))

@@ -1,4 +1,4 @@
-"""The pythia study: its jobs by dry run, its checkpoints through the workflow, and, shrunken, from end to end."""
+"""The studies pythia and pythia-small: jobs by dry run, checkpoints by the workflow, and, shrunken, from end to end."""
 
 import io
 import json
@@ -19,7 +19,11 @@ from repository import jobs, run
 from tiny_models import CONTEXT, PADDED_VOCABULARY, PASSAGE
 
 STUDY = "workflow/studies/pythia.yaml"
-WIDTHS = {"pythia-70m": 32, "pythia-160m": 48, "pythia-410m": 64, "pythia-1b": 80, "pythia-1.4b": 96}
+SMALL_STUDY = "workflow/studies/pythia-small.yaml"
+WIDTHS = {
+    **{"pythia-14m": 16, "pythia-31m": 32, "pythia-70m": 48, "pythia-160m": 64},
+    **{"pythia-410m": 80, "pythia-1b": 96, "pythia-1.4b": 112},
+}
 STEPS = [1000, 8000, 32000, 128000, 143000]
 SOME_MODELS = {"pythia-70m": 70e6, "pythia-410m": 410e6, "pythia-1.4b": 1.4e9}
 SOME_STEPS = [1000, 8000, 143000]
@@ -50,6 +54,12 @@ def test_the_full_study_has_exactly_these_jobs(clone):
     }
 
 
+def test_the_small_study_has_exactly_these_jobs(clone):
+    found = jobs(run(clone, "-n", "--configfile", SMALL_STUDY).stdout)
+    assert (found["fetch"], found["fetch_model"], found["compress"], found["fit"]) == (4, 20, 80, 4)
+    assert "compare" not in found
+
+
 @pytest.mark.parametrize("cell", ["text/pythia-70m/step1000", "image/pythia-1.4b/step143000"])
 def test_one_cell_by_its_path_needs_exactly_its_chain(clone, cell):
     assert jobs(run(clone, "-n", f"results/pythia/cells/{cell}.json", "--configfile", STUDY).stdout) == CHAIN
@@ -63,7 +73,7 @@ def test_two_modalities_of_a_step_fetch_its_model_once(clone):
 
 @pytest.fixture(scope="module")
 def hub(tokenizer, tmp_path_factory):
-    """A Hub that has all 25 revisions of the study, with models that are tiny and differ."""
+    """A Hub that has all revisions of both studies, with models that are tiny and differ."""
     with HubServer() as server:
         for name, width in WIDTHS.items():
             for step in STEPS:
@@ -93,15 +103,20 @@ def shrunken(clone, hub):
     small["compare_with"] = "cells.csv"
     small["sources"]["passages"] = {"folder": "passages", "pattern": "*.txt", "licence": "public domain"}
     (clone / "small.yaml").write_text(yaml.safe_dump(small))
-    unset = ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE")
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
-    environment |= {"HF_ENDPOINT": hub.base, "HF_HOME": str(clone / "hf"), "no_proxy": "127.0.0.1"}
+    environment = environment_of(hub, clone)
 
     def start(*arguments, timeout=600, **changed):
         configured = (*arguments, "--configfile", STUDY, "small.yaml")
         return run(clone, *configured, timeout=timeout, env=environment | changed)
 
     return start
+
+
+def environment_of(hub, clone):
+    """Environment variables of a run that knows this Hub only."""
+    unset = ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    return environment | {"HF_ENDPOINT": hub.base, "HF_HOME": str(clone / "hf"), "no_proxy": "127.0.0.1"}
 
 
 def test_a_checkpoint_is_fetched_by_the_workflow_and_a_moved_branch_refused(clone, hub, shrunken):
@@ -144,7 +159,7 @@ def real_photographs(root):
 def real_speech(root):
     """Readings as FLAC."""
     found = []
-    for path in archived("librivox", root):
+    for path in archived("readers", root):
         samples, rate = soundfile.read(path, dtype="int16")
         buffer = io.BytesIO()
         soundfile.write(buffer, samples, rate, "PCM_16", format="FLAC")
@@ -179,3 +194,16 @@ def test_the_shrunken_study_runs_from_end_to_end(clone, hub, shrunken):
     for kind in ("svg", "pdf", "png"):
         assert (clone / f"results/pythia/figures/scaling.{kind}").stat().st_size > 5000
     assert "Nothing to be done" in shrunken("-n").stdout
+
+
+@pytest.mark.slow
+def test_the_small_study_runs_from_end_to_end(clone, hub):
+    """All four models at all five steps, with few chunks; text, photographs and speech come through pip's index."""
+    command = ("--configfile", SMALL_STUDY, "--rerun-incomplete", "--config", "chunks=2")
+    ran = run(clone, *command, timeout=3000, env=environment_of(hub, clone))
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
+    cells = pd.read_csv(clone / "results/pythia-small/tables/cells.csv")
+    assert len(cells) == 80 and cells["cr_lossless"].notna().all()
+    for about in (json.loads(path.read_text()) for path in clone.glob("results/pythia-small/cells/*/*/*.json")):
+        assert about["precision"] == "exact" and about["decode_check"]["passed"]
+    assert (clone / "results/pythia-small/report.html").exists()

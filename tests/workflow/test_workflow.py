@@ -78,11 +78,13 @@ def test_the_published_cells_become_tables_and_a_law_without_a_network(clone):
     assert "| pythia-70m | 70,426,624 | 0.223 |" in (clone / targets[1]).read_text()
 
 
-def test_the_smollm2_study_converts_its_model_once_and_asks_for_no_law(clone):
-    chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
+def test_the_smollm2_study_has_all_modalities_and_controls_a_page_and_no_law(clone):
     study = ("--configfile", "workflow/studies/smollm2.yaml")
-    single = {"table": 1, "classical": 1, "context": 1, "bits": 1, "bit_figures": 1, "benchmarks": 1}
-    assert jobs(run(clone, "-n", *study).stdout) == chain | single | {"all": 1}
+    of_cells = {"fetch": 5, "gguf_model": 1, "shard": 4, "tokenize": 4, "compress": 4, "control": 8, "classical": 4}
+    single = dict.fromkeys(("table", "context", "bits", "bit_figures", "figure", "benchmarks", "page", "all"), 1)
+    assert jobs(run(clone, "-n", *study).stdout) == of_cells | single
+    assert jobs(run(clone, "-n", *study, "--config", "chunks=4").stdout) == of_cells | single
+    chain = {"fetch": 2, "gguf_model": 1, "shard": 1, "tokenize": 1, "compress": 1}
     cell = "results/smollm2/cells/text/smollm2-135m/step2000000.json"
     assert jobs(run(clone, "-n", cell, *study).stdout) == chain
 
@@ -222,6 +224,8 @@ def test_an_edited_module_reruns_exactly_the_rules_that_import_it(finished, modu
 def test_a_removed_cell_is_made_again_alone_and_comes_out_the_same(finished):
     kept = json.loads((finished / ONE).read_text())
     (finished / ONE).unlink()
+    planned = run(finished, "-n", "--configfile", "mine.yaml", "--until", "compress")
+    assert jobs(planned.stdout) == {"compress": 1}
     ran = run(finished, ONE, "--configfile", "mine.yaml")
     assert ran.returncode == 0, ran.stderr
     assert jobs(ran.stdout + ran.stderr) == {"compress": 1}
@@ -235,7 +239,8 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(finished):
     log = finished / "results/mine/logs/cells/prose/ladder-141k/step300.log"
     log.unlink()
     command = [SNAKEMAKE, "--cores", "8", ONE, "--configfile", "mine.yaml"]
-    process = subprocess.Popen(command, cwd=finished, stderr=subprocess.DEVNULL, start_new_session=True)
+    with open(finished / "interrupted.txt", "w") as said:
+        process = subprocess.Popen(command, cwd=finished, stdout=said, stderr=said, start_new_session=True)
     deadline = time.monotonic() + 120
     while not log.exists():
         assert process.poll() is None and time.monotonic() < deadline
@@ -243,12 +248,19 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(finished):
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to every process of the terminal
     ended = process.wait(timeout=120)
     assert ended != 0 or (finished / ONE).exists()  # interrupted, or done before the signal came
+    assert "Traceback" not in (finished / "interrupted.txt").read_text()
     assert not list((finished / ONE).parent.glob(".*"))
     if (finished / ONE).exists():  # a library that is being loaded may swallow the signal; then the job ends by itself
         json.loads((finished / ONE).read_text())
     again = run(finished, ONE, "--configfile", "mine.yaml", "--rerun-incomplete")
     assert again.returncode == 0, again.stderr
     assert json.loads((finished / ONE).read_text())["decode_check"]["passed"]
+
+
+def test_another_working_directory_needs_a_configuration_there(finished, tmp_path):
+    ran = run(finished, "-n", "--directory", tmp_path)
+    assert ran.returncode != 0 and f"{tmp_path}: holds no config.yaml" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_failed_job_says_why_in_its_log_and_leaves_no_result(finished):

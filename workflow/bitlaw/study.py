@@ -104,7 +104,7 @@ def check_file(path):
 def _fits(key, modality, source):
     """A modality against its own cut, and against a source that is streamed until its first items hold the chunks."""
     needed = {"image": ("cut", "patches"), "speech": ("cut", "rate"), "crop": ("patches", "seed")}
-    needed["spread"] = ("sampling", "seed")
+    needed["spread"] = needed["even"] = ("sampling", "seed")
     for value, (setting, missing) in needed.items():
         if modality.get(setting) == value and missing not in modality:
             raise InputError(f"config: {key}: the key {missing!r} is missing; `{setting}: {value}` needs it")
@@ -202,7 +202,7 @@ def dataset(config, modality):
     if "range" in m:
         parts.append("{}to{}".format(*m["range"]))
     parts += [m.get("patches", ""), m["sampling"], f"{config['chunks']}x{config['chunk_bytes']}"]
-    if m["sampling"] == "spread" or m.get("patches") == "crop":
+    if m["sampling"] in ("spread", "even") or m.get("patches") == "crop":
         parts.append(f"seed{m['seed']}")
     if m["cut"] == "speech":
         parts.append(f"{m.get('rate', 16000)}hz" + ("-converted" if m.get("convert") else ""))

@@ -32,7 +32,7 @@ def cells_of(folder):
         rows = rows_of(range(40 * seed, 40 * seed + 12), 800, scale=scale, top=0.5 if modality == "random" else 0.01)
         path = folder / "cells" / modality / model / f"step{step}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        pq.write_table(pa.Table.from_pylist([row | {"file": modality} for row in rows]), path)
         about = {"modality": modality, "model": model, "step": step, "params_total": SIZES[model], "mode": "exact"}
         about |= accounting.cell(rows)
         about |= {"stream_bits": int(sum(row["bits_stream"] for row in rows))}

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.stats
 
 from bitlaw import InputError
 from bitlaw.analysis import cell_table
@@ -19,10 +21,26 @@ def cells(tmp_path):
         path = tmp_path / model / "step10.json"
         path.parent.mkdir()
         path.write_text(json.dumps(numbers | {"model": model, "step": 10, "weights_sha256": model}))
-        row = {"bytes": 8, "kept": True, "bits_published": 32.0, "bits_stream": 64.0}
+        row = {"file": "one", "bytes": 8, "kept": True, "bits_published": 32.0, "bits_stream": 64.0}
         pq.write_table(pa.Table.from_pylist([row, row | {"bits_stream": 32.0}]), path.with_suffix(".parquet"))
         paths.append(path)
     return paths
+
+
+def test_the_interval_of_a_ratio_is_over_the_files_of_its_chunks(cells):
+    """Five readers of four chunks each: chunks of a reader alike, so twenty chunks tell as much as five."""
+    ratios, files = np.repeat([0.5, 0.6, 0.55, 0.7, 0.4], 4), np.repeat(list("abcde"), 4)
+    rows = [
+        {"file": file, "bytes": 8, "kept": file != "e", "bits_published": 32.0, "bits_stream": 64 * ratio}
+        for file, ratio in zip(files, ratios, strict=True)
+    ]
+    for path in cells:
+        pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
+    assert (cell_table.chunk_files(cells[0].with_suffix(".parquet")) == files).all()
+    table = cell_table.collect(cells)
+    expected = scipy.stats.t.ppf(0.975, 4) * np.std(ratios[::4], ddof=1) / 5**0.5
+    assert table["cr_lossless_ci"].to_numpy() == pytest.approx([expected] * 2)
+    assert table["cr_published_ci"].to_numpy() == pytest.approx([0.0] * 2)  # of the four files that are kept
 
 
 def test_the_nominal_count_is_a_column_only_when_it_is_given(cells):

@@ -98,7 +98,7 @@ def test_the_table_has_a_row_a_pass_and_horizon_with_intervals_over_chunks(tmp_p
     np.testing.assert_array_equal(same[0]["context"], same[1]["context"])
     one = table[(table["step"] == 5) & (table["pass"] == "plain") & (table["K"] == 32)].iloc[0]
     drawn = []
-    for numbers in block_bootstrap.redraws(20):
+    for numbers in block_bootstrap.redraws(["one"] * 20):
         drawn.append(
             prior_and_context.split(prior_and_context.summed(sums_of([rows[i] for i in numbers])), 32)["context"]
         )
@@ -189,7 +189,7 @@ def test_a_control_writes_what_the_tables_read(neox_folder, passage, tmp_path):
     for kind in control_passes.CONTROLS:
         paths.append(tmp_path / "controls" / kind / "text" / "m" / "step5.parquet")
         control_passes.run(kind, neox_folder, neox_folder / "tokenizer.json", chunks, paths[-1], **settings)
-    named = dict.fromkeys(labels["pass"] for labels, _ in prior_and_context.passes([cell], paths))
+    named = dict.fromkeys(labels["pass"] for labels, _, _ in prior_and_context.passes([cell], paths))
     assert list(named) == ["plain", "shuffled", "after_none", "after_other", "after_own"]
     (row,) = prior_and_context.halves([cell], paths).itertuples(index=False)
     assert row.domain == pytest.approx(row.none - row.other) and row.file == pytest.approx(row.other - row.own)

@@ -158,7 +158,8 @@ def test_our_cells_beside_the_published(planted):
     scatter -= scatter.mean(axis=1, keepdims=True)
     keys = zip(ours["modality"], ours["model"], ours["step"], strict=True)
     chunks = dict(zip(keys, ours["cr_published"].to_numpy()[:, None] + scatter, strict=True))
-    found = published_cells.compare(ours, there, chunks)
+    files = {"text": ["enwik8"] * 512, "image": list(range(512)), "random": ["random"] * 512}
+    found = published_cells.compare(ours, there, chunks, files)
     assert list(found.columns[:7]) == published_cells.PUBLISHED_COLUMNS and len(found) == 10
     np.testing.assert_allclose(found["difference"], move, atol=1e-12)
     flagged = found[found["flag"]]
@@ -169,4 +170,4 @@ def test_our_cells_beside_the_published(planted):
     width = (found["high"] - found["low"]) / (2 * 1.96 * 0.04 / 512**0.5)
     assert width.between(0.7, 1.3).all()
     with pytest.raises(InputError, match="no cell of this study has a published one"):
-        published_cells.compare(ours.assign(model="other"), there, chunks)
+        published_cells.compare(ours.assign(model="other"), there, chunks, files)

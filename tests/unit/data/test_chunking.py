@@ -115,6 +115,44 @@ def test_head_and_spread(tmp_path):
     assert [row["of_available"] for row in everything["chunks"]] == list(range(160))
 
 
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(0, 200), min_size=1, max_size=7), seed=st.integers(0, 9), data=st.data())
+def test_even_takes_as_many_from_every_file(tmp_path_factory, sizes, seed, data):
+    tmp = tmp_path_factory.mktemp("cut")
+    folder = source(tmp / "in", {f"{i}.txt": RNG.bytes(size) for i, size in enumerate(sizes)})
+    even = TEXT | {"sampling": "even", "seed": seed}
+    starts = np.cumsum([0, *sizes])
+    whole = range(0, starts[-1] - 15, 16)
+    files = np.searchsorted(starts, whole, side="right")
+    have = np.bincount(files[files == np.searchsorted(starts, np.array(whole) + 15, side="right")], minlength=1)
+    if not have.sum():
+        with pytest.raises(InputError, match="chunks|range"):
+            cut(folder, even | {"chunks": 1}, 16, tmp / "out")
+        return
+    wanted = data.draw(st.integers(1, int(have.sum())))
+    found = cut(folder, even | {"chunks": wanted}, 16, tmp / "out")
+    assert not any("then" in row for row in found["chunks"])
+    numbers = [row["of_available"] for row in found["chunks"]]
+    assert numbers == sorted(set(numbers)) and len(numbers) == wanted
+    taken = np.bincount([int(row["file"].split(".")[0]) + 1 for row in found["chunks"]], minlength=len(have))
+    least = min((taken[i] for i in range(len(have)) if taken[i] < have[i]), default=taken.max())
+    assert (taken <= have).all() and taken.max() <= least + 1
+    if have.sum() > wanted:
+        with pytest.raises(InputError, match="gives .* chunks"):
+            cut(folder, even | {"chunks": int(have.sum()) + 1}, 16, tmp / "out")
+
+
+def test_even_draws_by_its_seed_and_fewer_chunks_are_among_more(tmp_path):
+    folder = source(tmp_path / "in", {name: RNG.bytes(1600) for name in "abc"})
+    even = TEXT | {"sampling": "even"}
+    many, again, few, other = (
+        [row["of_available"] for row in cut(folder, even | change, 16, tmp_path / "out")["chunks"]]
+        for change in ({"chunks": 30}, {"chunks": 30}, {"chunks": 7}, {"chunks": 30, "seed": 2})
+    )
+    assert many == again != other and set(few) < set(many)
+    assert min(many) < 40 and max(many) > 260 and len({number % 100 for number in many}) > 15
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -135,7 +173,12 @@ def test_settings_out_of_bounds(tmp_path, change, message):
 
 @pytest.mark.parametrize(
     "setting, key",
-    [(TEXT | {"sampling": "spread"}, "seed"), (IMAGE | {"patches": "crop"}, "seed"), (SPEECH, "rate")],
+    [
+        (TEXT | {"sampling": "spread"}, "seed"),
+        (TEXT | {"sampling": "even"}, "seed"),
+        (IMAGE | {"patches": "crop"}, "seed"),
+        (SPEECH, "rate"),
+    ],
 )
 def test_numbers_that_are_missing_or_cannot_be_are_one_line(tmp_path, setting, key):
     data = {"bytes": bytes(9000), "image": picture(32, 64)[1], "speech": sound(5000)[1]}[setting["cut"]]
@@ -147,7 +190,7 @@ def test_numbers_that_are_missing_or_cannot_be_are_one_line(tmp_path, setting, k
         cut(folder, {name: value for name, value in setting.items() if name != key}, 2048, tmp_path / "out")
 
 
-@pytest.mark.parametrize("sampling", ["head", "spread"])
+@pytest.mark.parametrize("sampling", ["head", "spread", "even"])
 def test_all_patches_of_images(tmp_path, sampling):
     pictures = {
         "a.png": picture(70, 130),

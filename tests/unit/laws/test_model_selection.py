@@ -90,6 +90,18 @@ def test_blocks_widen_intervals_of_chunks_that_resemble_their_neighbours():
     assert widths[1] > 1.5 * widths[0]
 
 
+def test_draws_are_of_files_where_chunks_come_from_several():
+    """Ten files of eight chunks that differ by file: an interval over files says so, one over chunks does not."""
+    files = np.repeat(np.arange(10), 8)
+    common = np.random.default_rng(0).normal(size=10)[files] * 0.02
+    chunks = planted(noise=0.0005)[:, None] + common
+    law = fitting.fit(P, S, chunks.mean(axis=1))
+    by_file, by_chunk = bootstrap.over_chunks(law, chunks, files), bootstrap.over_chunks(law, chunks, block=1)
+    assert (by_file["kind"], by_file["block"], by_chunk["kind"], by_chunk["block"]) == ("files", None, "chunks", 1)
+    width, narrow = (np.ptp(list(b["coefficients"]["a"].values())) for b in (by_file, by_chunk))
+    assert width > 1.8 * narrow
+
+
 def test_the_bootstrap_repeats_and_refuses_other_shapes(assessed):
     law, chunks = assessed
     assert bootstrap.over_chunks(law, chunks, draws=5) == bootstrap.over_chunks(law, chunks, draws=5)

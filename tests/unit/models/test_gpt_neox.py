@@ -88,7 +88,7 @@ def test_parameters_are_counted_with_and_without_embeddings(neox, neox_folder):
         (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678901234567890"), "not a safetensors file"),
         (lambda folder: (folder / "config.json").unlink(), "no readable model configuration"),
         (lambda folder: (folder / "config.json").write_text("{"), "no readable model configuration"),
-        (lambda folder: save_file({"embed_in.weight": torch.zeros(2, 2)}, folder / "model.safetensors"), "lacks"),
+        (lambda folder: save_file({"embed_in.weight": torch.zeros(2, 2)}, folder / "model.safetensors"), "the shape"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(neox_folder, tmp_path, damage, message):

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import scipy.stats
 
 from bitlaw import InputError
+from bitlaw.analysis import block_bootstrap
 from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.runtime.atomic import replacing, write_text
 from bitlaw.study import PROTOCOLS
@@ -29,7 +29,8 @@ def collect(paths, nominal=None):
     paths: the cells' json files, parquet files beside them.
 
     nominal: model to nominal count of parameters; without it there is no such column.
-    cr_..._ci, the half-width of the ratio's 95 % interval over chunks, is 1.96 standard errors of their mean.
+    cr_..._ci is the half-width of the ratio's 95 % interval over the files of the chunks, or over chunks of few files:
+    see `block_bootstrap.half_width`.
     Raises InputError when two steps of a model hold the same weights: then one of them is not what it says.
     """
     cells = [json.loads(Path(path).read_text()) for path in paths]
@@ -44,11 +45,21 @@ def collect(paths, nominal=None):
             )
     table = pd.DataFrame(cells)
     for protocol in PROTOCOLS:
-        ratios = [chunk_ratios([Path(path).with_suffix(".parquet")], protocol)[0] for path in paths]
-        table[f"cr_{protocol}_ci"] = [1.96 * scipy.stats.sem(row[~np.isnan(row)]) for row in ratios]
+        table[f"cr_{protocol}_ci"] = [_half_width(Path(path).with_suffix(".parquet"), protocol) for path in paths]
     if nominal:
         table["params_nominal"] = table["model"].map(nominal)
     return table[[column for column in CELL_COLUMNS if nominal or column != "params_nominal"]]
+
+
+def _half_width(path, protocol):
+    ratios, files = chunk_ratios([path], protocol)[0], chunk_files(path)
+    kept = ~np.isnan(ratios)
+    return block_bootstrap.half_width(ratios[kept], files[kept])
+
+
+def chunk_files(path):
+    """The file that each chunk came from, or began in: array of str `[chunks]`, from a cell's parquet file."""
+    return np.array(pq.read_table(path, columns=["file"])["file"].to_pylist(), dtype=str)
 
 
 def chunk_ratios(paths, protocol):

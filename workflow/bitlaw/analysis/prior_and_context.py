@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from bitlaw.analysis import block_bootstrap
+from bitlaw.analysis import block_bootstrap, cell_table
 from bitlaw.analysis.cell_table import LABELS
 from bitlaw.compression.accounting import POSITION_EDGES
 
@@ -94,19 +94,16 @@ def split(sums, horizon):
     }
 
 
-def redraws(chunks):
-    """The draws of chunk numbers that every interval here is made of: the same for all cells of a study."""
-    return list(block_bootstrap.redraws(len(chunks.bytes)))
-
-
 def bounds(values):
     """95 % of the draws, (low, high); NaN where a draw has no value."""
     return np.percentile(values, block_bootstrap.TAILS, axis=0)
 
 
 def passes(cells, controls=()):
-    """Yield ({modality, model, step, params_total, pass}, Sums by chunk) of every cell's passes, the plain one first.
+    """Yield (labels, Sums by chunk, draws) of every cell's passes, the plain one first.
 
+    labels: {modality, model, step, params_total, pass}; draws: the chunk numbers of each draw that intervals are made
+    of, the same for all cells of a modality (see `block_bootstrap.redraws`).
     cells: paths of json files, parquet files beside them; controls: paths of parquet files that end in
     <modality>/<model>/step<step>.parquet like those of the cells.
     """
@@ -114,16 +111,17 @@ def passes(cells, controls=()):
         about = json.loads(cell.read_text())
         labels = {name: about[name] for name in LABELS}
         mine = [path for path in map(Path, controls) if path.with_suffix(".json").parts[-3:] == cell.parts[-3:]]
+        draws = list(block_bootstrap.redraws(cell_table.chunk_files(cell.with_suffix(".parquet"))))
         for path in (cell.with_suffix(".parquet"), *mine):
             for name, chunks in read(path).items():
-                yield labels | {"pass": name}, chunks
+                yield labels | {"pass": name}, chunks, draws
 
 
 def table(cells, controls=()):
     """DataFrame, a row for each pass and K: labels of `passes`, K, `split`, and 95 % bounds of prior and context."""
     rows = []
-    for labels, chunks in passes(cells, controls):
-        whole, drawn = summed(chunks), summed(chunks, redraws(chunks))
+    for labels, chunks, draws in passes(cells, controls):
+        whole, drawn = summed(chunks), summed(chunks, draws)
         for horizon in HORIZONS:
             parts = split(whole, horizon)
             early = parts.pop("F_K")
@@ -142,17 +140,17 @@ def halves(cells, controls):
     half, after its own; domain = none - other, file = other - own, with 95 % bounds over chunks.
     """
     cells_rates, cells_draws = {}, {}  # by cell: {what comes before: rate over all chunks, and over each draw}
-    for labels, chunks in passes(cells, controls):
+    for labels, chunks, draws in passes(cells, controls):
         if (name := labels.pop("pass")).startswith("after_"):
             cell, before = tuple(labels.values()), name.removeprefix("after_")
             cells_rates.setdefault(cell, {})[before] = rate_of_later(summed(chunks))
-            cells_draws.setdefault(cell, {})[before] = rate_of_later(summed(chunks, redraws(chunks)))
+            cells_draws.setdefault(cell, {})[before] = rate_of_later(summed(chunks, draws))
     rows = []
     for cell, rates in cells_rates.items():
-        draws = cells_draws[cell]
+        drawn = cells_draws[cell]
         row = dict(zip(LABELS, cell, strict=True)) | {before: rates[before] for before in ("none", "other", "own")}
         for term, more, less in (("domain", "none", "other"), ("file", "other", "own")):
             row[term] = rates[more] - rates[less]
-            row[f"{term}_low"], row[f"{term}_high"] = bounds(draws[more] - draws[less])
+            row[f"{term}_low"], row[f"{term}_high"] = bounds(drawn[more] - drawn[less])
         rows.append(row)
     return pd.DataFrame(rows)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bitlaw import InputError
-from bitlaw.analysis.block_bootstrap import mean_intervals
+from bitlaw.analysis.block_bootstrap import mean_interval
 from bitlaw.analysis.cell_table import CELL_COLUMNS, PARAMETERS
 
 CHUNKS, CHUNK_BYTES = 2048, 2048  # of each of its cells
@@ -64,11 +64,12 @@ def as_cells(published, models):
     return table
 
 
-def compare(ours, published, chunks):
+def compare(ours, published, chunks, files):
     """Our cells beside the published: PUBLISHED_COLUMNS of ours, then cr_there, difference, low, high and flag.
 
     ours: cells.csv; chunks: {(modality, model, step): float `[chunks]`}, the published ratio of each chunk, NaN where
-    dropped. difference is ours - published; low, high: 95 % of our mean by bootstrap over blocks of chunks. flag is
+    dropped; files: {modality: the file of each chunk}. difference is ours - published; low, high: 95 % of our mean by
+    bootstrap over chunks (see `block_bootstrap`). flag is
     true where the published ratio is off by more than SAME_TEXT (text: the same bytes) or lies outside [low, high]
     (other modalities: other chunks of the same data set). One row for each cell of ours that has a published one.
     """
@@ -76,7 +77,8 @@ def compare(ours, published, chunks):
     if ours.empty:
         raise InputError("config: compare_with: no cell of this study has a published one; remove the key")
     samples = [chunks[key] for key in zip(ours["modality"], ours["model"], ours["step"], strict=True)]
-    low, high = mean_intervals(samples)
+    bounds = [mean_interval(*pair) for pair in zip(samples, map(files.get, ours["modality"]), strict=True)]
+    low, high = np.transpose(bounds)
     there = ours["cr_mean"].to_numpy()
     difference = ours["cr_published"].to_numpy() - there
     off = np.where(ours["modality"] == "text", np.abs(difference) > SAME_TEXT, (there < low) | (there > high))

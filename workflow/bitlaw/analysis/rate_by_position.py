@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from bitlaw.analysis.prior_and_context import bounds, passes, redraws, summed
+from bitlaw.analysis.prior_and_context import bounds, passes, summed
 from bitlaw.compression.accounting import POSITION_EDGES
 
 GAMMAS = np.geomspace(0.02, 5, 460)  # where gamma is sought: steps of 1.2 %
@@ -77,8 +77,8 @@ def tables(cells, controls=()):
     A bin that is empty, or is so in any draw, is in neither; under 4 bins there is no law, and the note says so.
     """
     curves, laws = [], []
-    for labels, chunks in passes(cells, controls):
-        whole, drawn = summed(chunks), summed(chunks, redraws(chunks))
+    for labels, chunks, draws in passes(cells, controls):
+        whole, drawn = summed(chunks), summed(chunks, draws)
         full = drawn.later_bytes.min(axis=0) > 0
         first, last = (edge[full] for edge in edges(int(chunks.bytes[0])))
         rate = whole.later_bits[full] / whole.later_bytes[full]

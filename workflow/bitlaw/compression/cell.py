@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -54,9 +55,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The inputs in memory: chunks (bytes), their token ids, bytes a token and escaped symbols, and the model."""
+    """The inputs in memory: chunks (bytes), their files, token ids, bytes a token, escaped symbols, and the model."""
 
     chunks: list
+    files: list
     ids: list
     token_bytes: list
     escaped: np.ndarray
@@ -92,6 +94,7 @@ def compress(inputs, labels, out):
         gpu.failures(inputs.device),
     ):
         gpu.check(inputs.device)
+        compiling.ready()
         # now, while this process has computed nothing: the kernels' threads do not survive a fork
         decoder.submit(os.getpid).result()
         started = time.perf_counter()
@@ -111,7 +114,8 @@ def compress(inputs, labels, out):
 
 
 def _end_with_parent():
-    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back."""
+    """In the decoder: end when the cell's process does, even by kill -9, and give its memory back; not before it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both, and one of them has to say so
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -131,7 +135,8 @@ def load(inputs):
         with compiling.one_at_a_time():
             _first_use(model)
     escaped = tokens.read_escaped(inputs.token_file)
-    return Loaded(chunks, ids, token_bytes, escaped, tokenizer_sha256, about, model)
+    files = [origin["file"] for origin in shards.manifest(inputs.shard_folder)["chunks"]]
+    return Loaded(chunks, files, ids, token_bytes, escaped, tokenizer_sha256, about, model)
 
 
 def _first_use(model):
@@ -271,6 +276,7 @@ def chunk_rows(inputs, loaded, measured):
                     # what the model finds surprising, for one chunk to look at
                     "bits_by_token": accounting.ideal_bits(scores).astype(np.float32) if number == 0 else None,
                     "escaped_symbols": int(loaded.escaped[number]),
+                    "file": loaded.files[number],  # where it begins; intervals are over files
                 },
             )
         )

@@ -29,20 +29,45 @@ def open_chunks(paths, settings, chunk_bytes):
     return _one_of(settings, "cut", KINDS_OF_CUT)(paths, settings, chunk_bytes)
 
 
-def sample(available, settings, source):
-    """Numbers of the chunks to take among `available`: int array [chunks], ascending. `source`: its name, for errors.
+def sample(chunks, settings, source):
+    """Numbers of the chunks to take of `chunks`: int array [chunks], ascending. `source`: its name, for errors.
 
-    head takes the first chunks, spread draws them by the seed without replacement.
+    head takes the first chunks, spread draws them by the seed without replacement, even does so in turn from every
+    file, so that none gives two more than another that has chunks left; it takes no chunk that files share.
     """
-    wanted = settings.get("chunks")
+    wanted, available = settings.get("chunks"), chunks.available
     if type(wanted) is not int or wanted < 1:
         raise InputError(f"chunks is {wanted!r}; set it to the number of chunks to take, at least 1")
     if wanted > available:
         raise InputError(f"{source} gives {available} chunks but {wanted} are asked for; lower `chunks` or add files")
-    if _one_of(settings, "sampling", ("head", "spread")) == "head":
+    sampling = _one_of(settings, "sampling", ("head", "spread", "even"))
+    if sampling == "head":
         return np.arange(wanted)
-    draw = np.random.default_rng(whole_number(settings, "seed", 0)).choice
-    return np.sort(draw(available, size=wanted, replace=False))
+    random = np.random.default_rng(whole_number(settings, "seed", 0))
+    if sampling == "spread":
+        return np.sort(random.choice(available, size=wanted, replace=False))
+    return np.sort(_in_turn(chunks, wanted, random, source))
+
+
+def _in_turn(chunks, wanted, random, source):
+    """`wanted` numbers of chunks that lie in one file, drawn by `random` from every file in turn."""
+    by_file = {}
+    for number in range(chunks.available):
+        origin = chunks.origin(number)
+        if "then" not in origin:
+            by_file.setdefault(origin["file"], []).append(number)
+    turns = random.permutation(len(by_file))
+    drawn = [
+        (round_, turn, number)
+        for turn, numbers in zip(turns, by_file.values(), strict=True)
+        for round_, number in enumerate(random.permutation(numbers))
+    ]
+    if wanted > len(drawn):
+        raise InputError(
+            f"{source} gives {len(drawn)} chunks that lie in one file but {wanted} are asked for; "
+            "lower `chunks` or add files"
+        )
+    return [number for _, _, number in sorted(drawn)[:wanted]]
 
 
 class ByteChunks:

@@ -26,8 +26,9 @@ def cut(source_folder, modality, chunk_bytes, out):
     """Write the chunks of the source in `source_folder` to the folder `out`; return the manifest.
 
     `modality` is a dict: cut (bytes, image or speech), sampling (head: the first chunks; spread: drawn without
-    replacement from all, in order), chunks (how many), seed; bytes: range ([first, last] in bytes of the files put
-    together, last not included); image: patches (all, or crop: one an image); speech: rate (Hz), convert (bool).
+    replacement from all, in order; even: drawn from every file in turn), chunks (how many), seed; bytes: range ([first,
+    last] in bytes of the files put together, last not included); image: patches (all, or crop: one an image); speech:
+    rate (Hz), convert (bool).
     Raises InputError for a setting out of bounds, a file that changed or cannot be read, and too few chunks.
     """
     source_folder = Path(source_folder)
@@ -39,7 +40,7 @@ def cut(source_folder, modality, chunk_bytes, out):
         if not path.is_file() or digest(path) != file["sha256"]:
             raise InputError(f"{path} is missing or changed since it was fetched; fetch {source['name']!r} again")
     chunks = open_chunks(paths, modality, chunk_bytes)
-    numbers = [int(number) for number in sample(chunks.available, modality, source["name"])]
+    numbers = [int(number) for number in sample(chunks, modality, source["name"])]
     with replacing_folder(out) as new:
         described = {
             "format": FORMAT,

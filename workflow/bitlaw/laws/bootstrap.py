@@ -17,19 +17,21 @@ from bitlaw.laws.fitting import values_of
 from bitlaw.laws.forms import SIZE, TERMS, TRAINING
 
 
-def over_chunks(law, chunks, draws=DRAWS, block=BLOCK, seed=0):
-    """Refits of `law` to means over chunks drawn again, in blocks of neighbours, the same chunks for every cell.
+def over_chunks(law, chunks, files=None, draws=DRAWS, block=BLOCK, seed=0):
+    """Refits of `law` to means over chunks drawn again, by file or in blocks of neighbours, the same for every cell.
 
-    chunks: float `[cells, chunks]`, the ratio of each chunk (NaN where dropped), cells in the order of the law's data.
-    Returns {"kind", "draws", "block", "coefficients": {name: {low, high}} (95 %), "samples": [[a, b, ...], ...]}; a
+    chunks: float `[cells, chunks]`, the ratio of each chunk (NaN where dropped), cells in the order of the law's data;
+    files: the file of each chunk, see `block_bootstrap.redraws`; one for all unless given. Returns {"kind", "draws",
+    "block", "coefficients": {name: {low, high}} (95 %), "samples": [[a, b, ...], ...]}; a
     term that vanished in a draw has scale 0 and no exponent (None).
     """
     chunks = np.asarray(chunks, dtype=np.float64)
     if chunks.ndim != 2 or len(chunks) != law["n"]:
         raise InputError(f"law: ratios of chunks have shape {chunks.shape}, needs [{law['n']} cells, chunks]")
-    count = chunks.shape[1]
-    ratios = [np.nanmean(chunks[:, drawn], axis=1) for drawn in redraws(count, draws, block, seed)]
-    return {"kind": "chunks", "block": block_of(count, block)} | _refits(law, ratios)
+    files = [""] * chunks.shape[1] if files is None else files
+    ratios = [np.nanmean(chunks[:, drawn], axis=1) for drawn in redraws(files, draws, block, seed)]
+    together = block_of(files, block)
+    return {"kind": "chunks" if together else "files", "block": together} | _refits(law, ratios)
 
 
 def over_cells(law, draws=DRAWS, seed=0):

@@ -14,16 +14,16 @@ DELTAS = (1e-4, 1e-3, 1e-2)  # of Huber's loss
 OF_A_FORM = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing", "bounds_hit", "profile")
 
 
-def assess(table, column, chunks=None, kind="total", warmup=None):
+def assess(table, column, chunks=None, kind="total", warmup=None, files=None):
     """Everything that `results/<study>/laws/<modality>.json` says of one protocol: `fitting.fit` and how well it holds.
 
     What the data support of it (law["supported"]) has a bootstrap of its own.
 
     table: DataFrame of one modality, a row a cell: step, params_<kind>, and `column`, the ratio. chunks: float
-    `[cells, chunks]`, the ratio of each chunk in the table's order, or None when only the means are known. kind: total,
-    nonembedding or nominal. warmup: see `sensitivity`. Added to the law: `compare`'s keys, "lack_of_fit", "robust",
-    "sensitivity", "bootstrap" (see `bootstrap`), "samples" (its draws), "profile_curve", "at_ends_of_a" (see
-    `profile_intervals`).
+    `[cells, chunks]`, the ratio of each chunk in the table's order, or None when only the means are known; files: the
+    file of each chunk (one for all unless given). kind: total, nonembedding or nominal. warmup: see `sensitivity`.
+    Added to the law: `compare`'s keys, "lack_of_fit", "robust", "sensitivity", "bootstrap" (see `bootstrap`),
+    "samples" (its draws), "profile_curve", "at_ends_of_a" (see `profile_intervals`).
     """
     if f"params_{kind}" not in table or table[f"params_{kind}"].isna().any():
         raise InputError(f"law: not every model has a {kind} count of parameters; give it or choose another `params`")
@@ -34,7 +34,7 @@ def assess(table, column, chunks=None, kind="total", warmup=None):
     law["robust"] = robust(params, steps, ratio)
     law["sensitivity"] = sensitivity(table, column, kind, warmup)
     for fitted in filter(None, (law, law["supported"])):
-        redrawn = over_cells(fitted) if chunks is None else over_chunks(fitted, chunks)
+        redrawn = over_cells(fitted) if chunks is None else over_chunks(fitted, chunks, files)
         fitted["samples"] = redrawn.pop("samples")
         fitted["bootstrap"] = redrawn
         fitted["at_ends_of_a"] = profile_intervals.at_ends_of_a(fitted)

@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 
 from bitlaw import InputError
+from bitlaw.models import sizes
 from bitlaw.runtime.hashing import digest
 
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
@@ -157,6 +158,7 @@ def load(folder, precision="fp32", device="cpu"):
 
         return Model(folder)
     config = read_config(folder)
+    sizes.check(Path(folder) / "config.json", config)
     weight_files(folder)
     # torch takes seconds to import: only those who load weights pay
     import torch
@@ -191,7 +193,11 @@ def _neox(folder, config, dtype, device):
     from safetensors.torch import load_file
 
     from bitlaw.models import gpt_neox
+    from bitlaw.models.exact import description
 
+    found = {"embed_out.weight" if n == "lm_head.weight" else n: shape for n, shape in shapes(folder).items()}
+    found = {name.removeprefix("gpt_neox."): shape for name, shape in found.items()}
+    sizes.compare(folder, sizes.of_neox(description.describe(folder)), found)
     weights = {}
     for path in weight_files(folder):
         try:
@@ -200,10 +206,7 @@ def _neox(folder, config, dtype, device):
             raise InputError(f"{path}: not a safetensors file ({error}); fetch it again") from None
     if "lm_head.weight" in weights:
         weights["embed_out.weight"] = weights.pop("lm_head.weight")
-    try:
-        return gpt_neox.NeoX(config, weights, dtype, device)
-    except KeyError as error:
-        raise InputError(f"{folder}: the checkpoint lacks {error}; fetch it again") from None
+    return gpt_neox.NeoX(config, weights, dtype, device)
 
 
 def load_published(folder, precision, device="cpu"):

@@ -15,7 +15,9 @@ def not_covered(config):
     """
     kind, _, share = _rotary(config)
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
-    rotary = int(width // heads * share) if isinstance(heads, int) and isinstance(width, int) and heads > 0 else 0
+    # what is no number, `exact.description` refuses
+    numbers = all(isinstance(value, int | float) for value in (heads, width, share)) and heads > 0
+    rotary = int(width // heads * share) if numbers else 0
     settings = {
         f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "gelu") != "gelu",
         f"rotary positions of type {kind!r}": kind != "default",
@@ -32,6 +34,8 @@ def _rotary(config):
     `rope_parameters` of new files and `rope_scaling` of old ones go before the names that Pythia's files have.
     """
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        return rope, None, None
     base = rope.get("rope_theta", config.get("rotary_emb_base", 10000.0))
     share = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
     return rope.get("rope_type", rope.get("type", "default")), base, share

@@ -9,6 +9,7 @@ import inspect
 import torch
 
 from bitlaw import InputError
+from bitlaw.models import sizes
 
 
 class Generic:
@@ -19,13 +20,25 @@ class Generic:
 
         try:
             model, loaded = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+                folder,
+                dtype=dtype,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
             )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{folder}: transformers cannot load a causal language model there ({reason})") from None
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except Exception as error:  # whatever its classes say to a configuration that cannot be
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{folder}: transformers makes no causal language model of its config.json ({reason})"
+            ) from None
         if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers
             raise InputError(f"{folder}: the checkpoint lacks {missing[0]} ({len(missing)} in all); fetch it again")
+        for name, found, expected in sorted(loaded["mismatched_keys"]):
+            sizes.compare(folder, {name: expected}, {name: found})
+        if many := sizes.layers_too_many(loaded["unexpected_keys"], model.state_dict()):
+            sizes.compare(folder, {}, {many[0]: None})
         self.model = model.eval().to(device)
         self.dtype, self.device = dtype, torch.device(device)
         self.config = model.config.get_text_config()

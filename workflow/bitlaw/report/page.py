@@ -35,7 +35,8 @@ VERSIONS = ("altair", "vl-convert-python", "matplotlib", "lmfit", "scipy", "nump
 class Study:
     """The files of a study that its page is made from.
 
-    config: the configuration, shown as it is; cells: tables/cells.csv; laws: {modality: json}; figure: the static
+    config: the configuration, shown as it is; cells: tables/cells.csv; laws: {modality: json}, none
+    where the grid of cells is too small for one; figure: the static
     figure (svg); citation: CITATION.cff; abouts: the cells' json, none where the study has no cells of its own;
     first_chunks: {modality: FirstChunk}; pictures: {name: path} of other figures, whose captions are
     workflow/report/<name>.rst; tables: {name: csv} of other stages, those of tables.OF_OTHER_STAGES.

@@ -77,7 +77,7 @@ def all_cells(cells, linked):
              "cr_published_ci", "chunks", "dropped"]  # fmt: skip
     records = cells.reindex(columns=names).astype(object).where(lambda part: part.notna(), None)
     links = [anchor(row) for row in cells.to_dict("records")] if linked else []
-    caption = "every cell; ±: 95 % interval of the mean over its chunks"
+    caption = "every cell; ±: 95 % interval of the mean over its chunks, or over the files that these come from"
     return table("cells", caption, columns, records.values.tolist(), links)
 
 

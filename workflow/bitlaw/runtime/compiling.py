@@ -52,6 +52,16 @@ def not_inlined(typingctx):
     return types.void(), generate
 
 
+@compiled
+def _nothing():
+    return 0
+
+
+def ready():
+    """Import what numba needs before it runs any compiled function: once before a process forks, not once in each."""
+    _nothing()
+
+
 @contextmanager
 def one_at_a_time():
     """Around the first use of compiled loops: of processes that start together one compiles, the others wait for it.

@@ -42,7 +42,10 @@ def progress(what, total, unit="", scale=1):
 
 
 def log_to(path):
-    """Send messages to the terminal and to the file `path`; a traceback goes to the file, its last line to both."""
+    """Send messages to the terminal and to the file `path`; a traceback goes to the file, its last line to both.
+
+    Of an interruption (Ctrl-C) both say just that.
+    """
     handlers = [logging.StreamHandler(), logging.FileHandler(path, mode="w")]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -51,6 +54,9 @@ def log_to(path):
     log.setLevel(logging.INFO)
 
     def failed(kind, error, trace):
+        if issubclass(kind, KeyboardInterrupt):
+            log.error("interrupted")
+            return
         handlers[1].stream.write("".join(traceback.format_exception(kind, error, trace)))
         log.error("%s (more in %s)", error if isinstance(error, InputError) else f"{kind.__name__}: {error}", path)
 

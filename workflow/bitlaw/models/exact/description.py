@@ -131,7 +131,7 @@ def _describe(config):
         head_dim=head_dim,
         mlp=_whole(config, "intermediate_size"),
         vocabulary=_whole(config, "vocab_size"),
-        context=_whole(config, "max_position_embeddings"),
+        context=_whole(config, "max_position_embeddings", least=2),  # with one, no token has any context
         rotary=rotary,
         base=base,
         scaling=scaling,
@@ -207,10 +207,10 @@ def _rotary_share(config, neox):
     return share
 
 
-def _whole(config, key, default=None):
+def _whole(config, key, default=None, least=1):
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _Refused(f"{key} {value!r}: expected a whole number from 1")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _Refused(f"{key} {value!r}: expected a whole number from {least}")
     return value
 
 
