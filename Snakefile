@@ -63,6 +63,7 @@ rule all:
         BITS,
         if_law(LAWS),
         rules.figure.output,
+        if_law(rules.laws_together.output),
         if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS)),
         rules.page.output,
         rules.benchmarks.output.table,

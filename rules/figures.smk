@@ -70,4 +70,26 @@ rule bit_figures:
         "../scripts/bit_figures.py"
 
 
+rule laws_together:
+    input:
+        laws=LAWS,
+        classical=rules.bits.output.classical if CELLS else [],
+        modules=modules_of("laws_together"),
+    output:
+        table=f"{RESULTS}/tables/laws_together.csv",
+        svg=f"{RESULTS}/figures/exponents.svg",
+        pdf=f"{RESULTS}/figures/exponents.pdf",
+        png=picture("exponents", protocol="both"),
+    log:
+        f"{RESULTS}/logs/laws_together.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/laws_together.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    message:
+        "Put the laws side by side: exponents, exchange rates, crossings"
+    script:
+        "../scripts/laws_together.py"
+
+
 BITS = [*rules.bits.output, *rules.context.output, *rules.bit_figures.output] if CELLS else []

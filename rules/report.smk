@@ -3,7 +3,7 @@
 
 LARGEST, LAST = config["models"][-1]["name"], config["steps"][-1]
 SHOWN = MODALITIES if CELLS else []
-PICTURES = LAW_PICTURES + (BIT_PICTURES if CELLS else [])
+PICTURES = [*LAW_PICTURES, "exponents"] + (BIT_PICTURES if CELLS else [])
 TEMPLATE = ["page.html", "page.css", "page.js", *(f"{name}.rst" for name in PICTURES)]
 
 
@@ -11,7 +11,10 @@ rule benchmarks:
     input:  # all that is made before the page; the table is of what lies in benchmarks/ then
         cells=rules.table.output.cells,
         bits=BITS,
-        figures=[*rules.figure.output, *if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS))],
+        figures=[
+            *rules.figure.output,
+            *if_law([*rules.laws_together.output, *expand(rules.pictures.output.pngs, protocol=PROTOCOLS)]),
+        ],
         modules=modules_of("benchmarks"),
     output:
         table=f"{RESULTS}/tables/benchmarks.csv",
@@ -39,9 +42,10 @@ rule page:
         arrays=[path for modality in SHOWN for path in arrays_of_modality(modality)],
         tokens=[tokens_of(modality, LARGEST) for modality in SHOWN],
         more=([rules.bits.output.classical, rules.context.output.context, rules.bits.output.codec] if CELLS else [])
+        + if_law([rules.laws_together.output.table])
         + [rules.benchmarks.output.table],
         figure=rules.figure.output.svg,
-        pictures=if_law(expand(rules.pictures.output.pngs, protocol=PROTOCOLS[0]))
+        pictures=if_law([*expand(rules.pictures.output.pngs, protocol=PROTOCOLS[0]), rules.laws_together.output.png])
         + ([rules.bit_figures.output[f"{name}_png"] for name in BIT_PICTURES] if CELLS else []),
         citation=of_repository("CITATION.cff"),
         template=[of_repository(f"workflow/report/{name}") for name in TEMPLATE],

@@ -1,5 +1,6 @@
 """The command line: there and back in processes of their own, laws of any table, and what goes wrong."""
 
+import io
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ import time
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from tokenizers import Tokenizer
 
 from bitlaw import __main__ as command_line
 from bitlaw.compression import stream_format
+from bitlaw.laws import fitting
 from cell_process import WORKFLOW
 
 
@@ -283,6 +286,87 @@ def test_conditions_add_up_and_compare(tmp_path, call_without_threads):
         assert law["n"] == count and law["coefficients"]["a"]["value"] == pytest.approx(1.7, rel=1e-3)
 
 
+@pytest.fixture
+def two_kinds(tmp_path):
+    """Two groups of runs with two responses each and a standard error: grouped.csv."""
+    n, d = (grid.ravel() for grid in np.meshgrid([1e6, 1e7, 1e8, 1e9], [1e3, 1e4, 1e5]))
+    rng, parts = np.random.default_rng(0), []
+    for kind, a in (("ours", 1.7), ("theirs", 2.1)):
+        sigma = np.where(rng.random(12) < 0.5, 0.001, 0.03)
+        loss = a + 40 * n**-0.3 + 9 * d**-0.25 + sigma * rng.normal(size=12)
+        parts.append(pd.DataFrame({"N": n, "D": d, "loss": loss, "bits": 2 * loss, "se": sigma, "kind": kind}))
+    pd.concat(parts).to_csv(tmp_path / "grouped.csv", index=False)
+    return tmp_path / "grouped.csv"
+
+
+GROUPED = ("--size", "N", "--steps", "D", "--response", "loss", "--by", "kind")
+
+
+def test_groups_and_responses_become_laws_by_name(two_kinds, call_without_threads, capsys):
+    call_without_threads("fit", two_kinds, *GROUPED, "--response", "bits", "--plot", two_kinds.with_suffix(".svg"),
+                         "--compute")  # fmt: skip
+    laws, said = json.loads(two_kinds.with_suffix(".law.json").read_text()), capsys.readouterr().out
+    assert list(laws) == ["ours, loss", "ours, bits", "theirs, loss", "theirs, bits"]
+    assert laws["ours, bits"]["ratio"] == pytest.approx(2 * np.array(laws["ours, loss"]["ratio"]))
+    assert laws["theirs, loss"]["coefficients"]["a"]["value"] == pytest.approx(2.1, rel=0.1)
+    for words in (
+        "--- theirs, bits",
+        "of the starts end at this objective",
+        "forms compared",
+        "predicted from the others",
+    ):
+        assert words in said
+    drawn = two_kinds.with_suffix(".svg").read_text()
+    assert "<!-- theirs, bits -->" in drawn and "<!-- 6 × N × D -->" in drawn
+    asked = ("predict", "--law", two_kinds.with_suffix(".law.json"), "--params", 1e8, "--steps", 1e4)
+    with pytest.raises(SystemExit, match="holds several laws; choose by --name: ours, loss, ours, bits"):
+        call_without_threads(*asked)
+    call_without_threads(*asked, "--name", "ours, bits")
+    assert capsys.readouterr().out.startswith("bits ")
+
+
+def test_standard_errors_weigh(two_kinds, call_without_threads):
+    """Half of the rows are thirty times as sharp as the others; as a robust loss, which fits no other forms beside."""
+    call_without_threads("fit", two_kinds, *GROUPED, "--sigma", "se", "--loss", "huber", "--delta", "1")
+    law = json.loads(two_kinds.with_suffix(".law.json").read_text())["ours"]
+    rows = pd.read_csv(two_kinds).query("kind == 'ours'")
+    weighted, plain = (fitting.fit(rows["N"], rows["D"], rows["loss"], sigma=sigma) for sigma in (rows["se"], None))
+    for name, entry in weighted["coefficients"].items():  # so wide a loss is least squares
+        assert law["coefficients"][name]["value"] == pytest.approx(entry["value"], rel=1e-3), name
+    sharp = (rows["se"] < 0.01).to_numpy()
+    off, off_plain = (np.abs(np.array(found["residuals"])[sharp]).max() for found in (weighted, plain))
+    assert off < 0.4 * off_plain and law["columns"]["sigma"] == "se"
+
+
+def test_parquet_and_standard_input_give_the_same_law(two_kinds, call_without_threads, capsys, monkeypatch):
+    text, where = two_kinds.read_text(), ("--where", "kind=ours")
+    pd.read_csv(two_kinds).to_parquet(two_kinds.with_suffix(".parquet"))
+    call_without_threads("fit", two_kinds, *GROUPED[:6], *where, "--output", two_kinds.parent / "a.json")
+    call_without_threads("fit", two_kinds.with_suffix(".parquet"), *GROUPED[:6], *where)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    call_without_threads("fit", "-", *GROUPED[:6], *where)
+    said = capsys.readouterr()
+    laws = [json.loads(said.out), *(json.loads((two_kinds.parent / name).read_text()) for name in
+                                    ("a.json", "grouped.law.json"))]  # fmt: skip
+    assert laws[0] == laws[1] == laws[2] and "law in size and training" in said.err
+
+
+def test_a_law_in_one_variable_is_listed_without_the_other(tmp_path, call_without_threads, capsys):
+    n, d = (grid.ravel() for grid in np.meshgrid([1e6, 1e7, 1e8, 1e9], [1e3, 1e4, 1e5]))
+    loss = 2 + 9 * d**-0.25 + 0.01 * np.random.default_rng(3).normal(size=12)
+    pd.DataFrame({"N": n, "D": d, "loss": loss}).to_csv(tmp_path / "t.csv", index=False)
+    call_without_threads("fit", tmp_path / "t.csv", *GROUPED[:6])
+    said = capsys.readouterr().out
+    assert "training-only: loss = a + c S^-beta" in said and "  alpha" not in said
+    assert "law in training only: no dependence on size seen" in said
+    asked = ("predict", "--law", tmp_path / "t.law.json", "--steps", 1e6, "--params")
+    call_without_threads(*asked, 1e7)
+    assert "law in training only: no dependence on size seen" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="params 1e.10 is 10 times above the data.*ask within 1e.06 to 1e.09"):
+        call_without_threads(*asked, 1e10)
+
+
 def test_a_law_of_a_loss_is_not_called_a_ratio(table, call_without_threads, capsys):
     call_without_threads("fit", table, *COLUMNS)
     said = capsys.readouterr().out
@@ -308,7 +392,7 @@ AT = ("--params", 1, "--steps", 1)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fit", "none.csv"), "none.csv: cannot be read as CSV"),
+        (("fit", "none.csv"), "none.csv: cannot be read (No such file"),
         (("fit", "runs.csv", "--size", "M"), "no column 'M'; it has N, D, loss, kind"),
         (("fit", "runs.csv", *COLUMNS[:4], "--response", "kind"), "column 'kind' holds 'good'; numbers are needed"),
         (("fit", "runs.csv", *COLUMNS, "--form", "cubic"), "form 'cubic': choose one of"),
@@ -328,6 +412,21 @@ AT = ("--params", 1, "--steps", 1)
         (("fit", "runs.csv", "--size", "N", "--steps", "N", "--response", "loss"), "--size and --steps are both 'N'"),
         (("fit", "runs.csv", "--size", "N", "--steps", "D", "--response", "D"), "--steps and --response are both 'D'"),
         (("fit", "runs.csv", *COLUMNS, "--output", "no/law.json"), "no: is no folder"),
+        (
+            ("fit", "runs.csv", *COLUMNS, "--plot", "no/law.svg"),
+            "no: is no folder; make it first, or name another --plot",
+        ),
+        (("fit", "runs.csv", *COLUMNS, "--plot", "law.gif"), "--plot law.gif: needs a name that ends in .svg, .pdf"),
+        (("fit", "runs.csv", *COLUMNS, "--compute"), "--compute: an axis of what is drawn; name where to draw"),
+        (("fit", "runs.csv", *COLUMNS, "--by", "sort"), "no column 'sort'; it has N, D, loss, kind"),
+        (("fit", "runs.csv", *COLUMNS, "--by", "N"), "--size and --by are both 'N'"),
+        (("fit", "runs.csv", *COLUMNS, "--sigma", "loss"), "--response and --sigma are both 'loss'"),
+        (("fit", "runs.csv", *COLUMNS[:6], "--by", "kind"), "bad: law: 1 distinct cells; 5 coefficients need"),
+        (("fit", "law.parquet", *COLUMNS), "law.parquet: cannot be read"),
+        (
+            ("predict", "--law", "old.json", *AT),
+            "old.json: verdict 'law' of the law is none that is known; fit it again",
+        ),
         (("fit", "runs.tsv", *COLUMNS), "runs.tsv: separated by tabs; needs commas"),
         (("fit", "runs.jsonl", *COLUMNS), "runs.jsonl: looks like JSON; needs CSV"),
         (("fit", "holes.csv", *COLUMNS), "holes.csv: row 3, column 'loss' holds nan; a law needs finite, positive"),
@@ -359,9 +458,19 @@ def test_bad_tables_and_laws_are_one_line(table, call_without_threads, monkeypat
     (table.parent / "signs.csv").write_text("\n".join([*rows[:2], "1e6,-1000,3,good", *rows[3:]]))
     coefficients = {name: {"value": 1.0} for name in ("a", "b", "alpha", "c", "beta")}
     law = {"form": "additive", "response": "CR", "n": 9, "degrees_of_freedom": 4, "coefficients": coefficients}
-    law |= {"params": [1, 2], "steps": [1, 2], "residuals": [0.1, 0.1]}
+    law |= {
+        "params": [1, 2],
+        "steps": [1, 2],
+        "ratio": [1, 1],
+        "residuals": [0.1, 0.1],
+        "objective": 0.02,
+        "log": False,
+    }
+    law |= {"P0": 1.4, "S0": 1.4, "loss": "ls"}
     (table.parent / "law.json").write_text(json.dumps(law))
     (table.parent / "study.json").write_text(json.dumps({"lossless": law}))
+    (table.parent / "old.json").write_text(json.dumps(law | {"verdict": "law"}))
+    (table.parent / "law.parquet").write_text("PAR1")
     del coefficients["c"]
     (table.parent / "half.json").write_text(json.dumps(law))
     (table.parent / "empty.json").write_text("[]")

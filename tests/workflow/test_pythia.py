@@ -47,6 +47,7 @@ def test_the_full_study_has_exactly_these_jobs(clone):
         "fit": 4,
         "figure": 1,
         "pictures": 2,
+        "laws_together": 1,
         "benchmarks": 1,
         "page": 1,
         "all": 1,

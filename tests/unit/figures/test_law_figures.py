@@ -68,9 +68,9 @@ def study():
     for modality in ("text", "image", "speech"):
         found[modality] = {"lossless": law_with_all_keys(cells[cells["modality"] == modality])}
     speech = found["speech"]["lossless"]
-    speech |= {"verdict": "law", "verdict_reasons": []}  # of scatter, so the verdict might change with the numbers
+    speech |= {"verdict": "law in size and training", "verdict_reasons": [], "supported": None}  # whatever the scatter
     speech["profile"]["alpha"] = {"low": None, "high": None, "low_unbounded": True, "high_unbounded": True}
-    found["image"]["lossless"] |= {"verdict": "no law", "verdict_reasons": [REASON]}
+    found["image"]["lossless"] |= {"verdict": "no law", "verdict_reasons": [REASON], "supported": None}
     return cells, found
 
 
@@ -193,6 +193,47 @@ def test_heldout_names_kinds_and_forms_and_leaves_out_a_form_without_numbers(dra
     for name in ("last step", "far corner", "additive", "coupled"):
         assert name in seen
     assert "RMSE additive" in seen and "RMSE coupled" not in seen and ", coupled" not in seen
+
+
+@pytest.fixture(scope="module")
+def training_only(study):
+    """A law whose size term the data do not support."""
+    cells = study[0][study[0]["modality"] == "text"].copy()
+    cells["modality"] = "lines"
+    cells["cr_lossless"] = 0.4 + 8 * cells["step"] ** -0.9 + 0.004 * np.random.default_rng(2).normal(size=len(cells))
+    law = law_with_all_keys(cells)
+    assert law["verdict"] == "law in training only"
+    alone = law["supported"]
+    alone["at_ends_of_a"] = profile_intervals.at_ends_of_a(alone)
+    alone["samples"] = [[entry["value"] * f for entry in alone["coefficients"].values()] for f in (0.98, 1, 1.02)]
+    return cells, {"lines": {"lossless": law}}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_only_the_term_that_the_data_support_is_drawn_and_written(training_only, tmp_path, monkeypatch, name):
+    cells, found = training_only
+    figures = []
+
+    def written(figure, out):
+        figures.append(overlaps(figure, monkeypatch))
+
+    PICTURES[name](cells, found, {"svg": tmp_path / "f.svg"})
+    seen = re.sub(r"\s", " ", words(tmp_path / "f.svg"))
+    law = found["lines"]["lossless"]
+    assert "P^{-" not in seen.replace(formatting.equation({"form": "additive", "coefficients": {
+        key: {"value": value} for key, value in TRUE.items()}}), "")  # fmt: skip
+    if name != "heldout":
+        assert law["verdict_reasons"][0] in seen
+    if name in ("curves", "contours"):
+        assert formatting.equation(law["supported"]) in seen
+    if name == "curves":  # the same curve at every size
+        predicted = fitting.predict(law["supported"], np.array(SIZES), 300.0)
+        assert np.ptp(np.broadcast_to(predicted, 5)) == 0
+    if name == "excess":
+        assert "CR − $a$" in seen and "β = −slope" in seen and "α = −slope" not in seen
+    monkeypatch.setattr(style, "write", written)
+    PICTURES[name](cells, found, {"svg": tmp_path / "g.svg"})
+    assert figures == [[]]
 
 
 @pytest.mark.parametrize("name", PICTURES)

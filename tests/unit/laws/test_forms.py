@@ -127,9 +127,10 @@ def beyond(form, name, bound):
         at |= {"k": 0.01} if bound < 1 else {"k": 200.0, "u": -200 * math.log(2), "v": -200 * math.log(2)}
     elif bound > 1:
         at[name] = 12.0  # all falls at the first size: a step
-    elif form in ("additive", "coupled"):  # a fall that bends downwards, as no power does
+    elif form in ("additive", "coupled", "size-only", "training-only"):  # a fall that bends downwards, as no power does
         at[{"alpha": "u", "beta": "v"}[name]] = -math.inf
-        return forms.values(form, at, x, y)[0] - 1e-5 * np.exp({"alpha": x, "beta": y}[name] / 2)
+        bend = 1e-5 if form in ("additive", "coupled") else 1e-4  # the other term apart, more is needed to be seen
+        return forms.values(form, at, x, y)[0] - bend * np.exp({"alpha": x, "beta": y}[name] / 2)
     else:
         at[name] = 1e-5  # hardly any fall, with no constant to take it
     return forms.values(form, at, x, y)[0]

@@ -151,15 +151,29 @@ def test_a_small_table_has_no_whole_row_to_hold_out():
     assert set(found["holdouts"]) <= {"far corner"} and "additive" in found["forms"]
 
 
-def test_an_interval_says_when_it_extrapolates(assessed):
+def test_draws_answer_for_themselves(assessed):
     law, _ = assessed
-    inside, outside = bootstrap.interval(law, 4e5, 300), bootstrap.interval(law, 1e9, 3)
-    assert inside["low"] < inside["ratio"] < inside["high"] and inside["outside"] == []
-    assert outside["outside"][0].startswith("params 1e+09 is 526 times above the data")
-    assert outside["outside"][1].startswith("steps 3 is 25 times below the data")
-    assert bootstrap.interval({k: v for k, v in law.items() if k != "samples"}, 4e5, 300)["low"] is None
-    with pytest.raises(InputError, match="must be positive"):
-        bootstrap.interval(law, -1, 300)
+    drawn = bootstrap.responses(law, np.array([4e5, 1e6]), 300.0)
+    assert drawn.shape == (200, 2)
+    a, b, alpha, c, beta = law["samples"][7]
+    assert drawn[7, 1] == pytest.approx(a + b * 1e6**-alpha + c * 300**-beta)
+
+
+def test_the_assessment_of_a_law_in_training_alone(tmp_path):
+    """Bootstrap, ends of a, and the other counts of parameters follow the term that the data support."""
+    chunks = planted(noise=0, b=1e-9)[:, None] + 0.01 * np.random.default_rng(1).normal(size=(25, 32))
+    law = model_selection.assess(table(chunks.mean(axis=1)), "cr", chunks, warmup=100)
+    schema = yaml.safe_load((Path(fitting.__file__).parents[2] / "schemas" / "law.schema.yaml").read_text())
+    Draft202012Validator(schema).validate({"lossless": law})
+    alone = law["supported"]
+    assert law["verdict"] == "law in training only" and len(alone["samples"]) == 200
+    assert set(alone["bootstrap"]["coefficients"]) == {"a", "c", "beta"}
+    assert [end["a"] for end in alone["at_ends_of_a"]] == [alone["profile"]["a"][end] for end in ("low", "high")]
+    squares = [np.sum((forms.evaluate("training-only", end, P, S) - alone["ratio"]) ** 2)
+               for end in alone["at_ends_of_a"]]  # fmt: skip
+    assert squares == pytest.approx([squares[0]] * 2, rel=1e-3) and squares[0] > alone["objective"]
+    assert law["sensitivity"]["nonembedding"]["supported"]["form"] == "training-only"
+    assert "additive (law in training only)" in formatting.markdown("text", {"lossless": law})
 
 
 def test_the_tables_of_coefficients(assessed):

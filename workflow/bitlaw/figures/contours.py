@@ -18,7 +18,7 @@ from bitlaw.figures.style import (
     tick_values,
 )
 from bitlaw.laws.fitting import predict
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.verdict import supported
 
 ROW = 2.5  # inches
 
@@ -44,8 +44,9 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
             )
             shown = data[column].to_numpy()
             p, s = (_grid(data[x]) for x in AXES)
-            surface = predict(law, p, s[:, None]) if is_law(law) else None
-            fitted = predict(law, data["params_total"], data["step"]) if is_law(law) else shown
+            known = supported(law)
+            surface = predict(known, p, s[:, None]) if known else None
+            fitted = predict(known, data["params_total"], data["step"]) if known else shown
             levels = MaxNLocator(9).tick_values(min(shown.min(), fitted.min()), max(shown.max(), fitted.max()))
             colours = {"cmap": "viridis", "vmin": levels[0], "vmax": levels[-1]}
             pale = levels[0] + 0.6 * (levels[-1] - levels[0])  # white does not show on what is paler
@@ -57,7 +58,7 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
                 )
             dots = panel.scatter(
                 data["params_total"], data["step"], c=shown, s=24, linewidths=0.7, zorder=3,
-                edgecolors=np.where(shown > pale, "black", "white") if is_law(law) else "0.4", **colours,
+                edgecolors=np.where(shown > pale, "black", "white") if known else "0.4", **colours,
             )  # fmt: skip
             panel.set(xlim=(p[0], p[-1]), ylim=(s[0], s[-1]))
             for axis, x in zip((panel.xaxis, panel.yaxis), AXES, strict=True):

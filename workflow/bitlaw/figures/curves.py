@@ -5,9 +5,10 @@ import numpy as np
 from bitlaw.analysis.block_bootstrap import TAILS
 from bitlaw.figures import ratio_panel
 from bitlaw.figures.style import AXES, WIDTH, cells_by_modality, headings, notes, page, settle, styles_of
+from bitlaw.laws.bootstrap import responses
 from bitlaw.laws.fitting import predict
 from bitlaw.laws.formatting import equation
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.verdict import is_law, supported
 
 ROW = 2.35  # inches
 
@@ -15,7 +16,7 @@ ROW = 2.35  # inches
 def draw(cells, laws, out, protocol="lossless", null="random"):
     """Points, curves and 95 % bands of the samples; for the arguments see `style`.
 
-    Uses law["samples"] (additive laws only) and law["reference"], drawn dashed.
+    Uses the samples of the terms that the data support and law["reference"], drawn dashed.
     """
     column, tables = cells_by_modality(cells, laws, out, protocol, null)
     styles = {x: styles_of(cells.loc[cells[column].notna(), x], axis.palette) for x, axis in AXES.items()}
@@ -47,27 +48,18 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
 
 
 def _sampled(law):
-    return is_law(law) and law["form"] == "additive" and bool(law.get("samples"))
+    return is_law(law) and bool(supported(law).get("samples"))
 
 
 def _draw_bands(panel, data, law, styles, x, by):
     """95 % of the sampled laws at each x."""
     if not _sampled(law):
         return
-    a, *scales_and_exponents = np.split(np.array(law["samples"], dtype=float), (1, 3), axis=1)  # null becomes nan
     along = np.geomspace(data[x].min(), data[x].max(), 60)
     for value in sorted(data[by].unique()):
-        places = {x: along, by: value}
-        terms = [_term(drawn, places[column]) for drawn, column in zip(scales_and_exponents, AXES, strict=True)]
-        low, high = np.percentile(a + terms[0] + terms[1], TAILS, axis=0)
+        places = {x: along, by: np.full(len(along), float(value))}
+        low, high = np.percentile(responses(supported(law), *(places[column] for column in AXES)), TAILS, axis=0)
         panel.fill_between(along, low, high, color=styles[value][0], alpha=0.16, linewidth=0, zorder=0.5)
-
-
-def _term(scales_and_exponents, values):
-    """scale * values^-exponent, `[samples, values]`; a scale of 0 has no exponent."""
-    scale, exponent = scales_and_exponents.T[..., None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(scale > 0, np.exp(np.log(scale) - exponent * np.log(values)), 0.0)
 
 
 def _reference_law(law):

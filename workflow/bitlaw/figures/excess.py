@@ -21,9 +21,9 @@ from bitlaw.figures.style import (
     wrapped,
 )
 from bitlaw.laws.fitting import values_of
-from bitlaw.laws.formatting import GREEK, interval
-from bitlaw.laws.forms import TERMS
-from bitlaw.laws.verdict import is_identified, is_law
+from bitlaw.laws.formatting import interval
+from bitlaw.laws.forms import ADDS_TERMS, terms_of
+from bitlaw.laws.verdict import GREEK, is_identified, supported
 
 ROW = 2.2  # inches
 
@@ -33,7 +33,8 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
 
     a moves every point: the bars and the band lead from where they are with a at the low end of its 95 % interval, all
     else refitted (law["at_ends_of_a"]), to where they are at its high end; the numbers at the right say what the
-    exponent would then be. An exponent without a closed interval has a dashed grey line.
+    exponent would then be. An exponent without a closed interval has a dashed grey line. Of a term that the data do not
+    support the panel shows the ratio without the other term, and no line.
     """
     column, tables = cells_by_modality(cells, laws, out, protocol, null)
     styles = {x: styles_of(cells.loc[cells[column].notna(), x], axis.palette) for x, axis in AXES.items()}
@@ -41,16 +42,16 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
         finishers = []
         for row, (modality, data) in zip(panels, tables.items(), strict=True):
             law = laws.get(modality, {}).get(protocol)
-            additive = is_law(law) and law["form"] == "additive"
-            variants = [values_of(law), *law.get("at_ends_of_a", [])] if additive else []
+            known = supported(law)
+            additive = known is not None and known["form"] in ADDS_TERMS
             lines = why_no_law(law, WIDTH)
             if not lines and not additive:
-                lines = [f"form {law['form']}: its terms cannot be told apart; the ratio itself is drawn"]
+                lines = [f"form {known['form']}: its terms cannot be told apart; the ratio itself is drawn"]
             headings([(row[0], modality, lines or _intervals(law), law if additive else None)])
             for panel, x, by in zip(row, AXES, reversed(AXES), strict=True):
-                finishers.append((panel, _draw_term(panel, data, column, law, variants, styles[by], x, by)))
-            row[0].set_ylabel("CR − a − c$\\,S^{-β}$" if additive else "CR")
-            row[1].set_ylabel("CR − a − b$\\,P^{-α}$" if additive else "")
+                own = known if additive else None
+                finishers.append((panel, _draw_term(panel, data, column, own, styles[by], x, by)))
+                panel.set_ylabel(_label(own, x, by))
         for panel, x, by in zip(panels[-1], AXES, reversed(AXES), strict=True):
             panel.set_xlabel(AXES[x].label)
             legend = [legend_entry(short(value), *style) for value, style in styles[by].items()]
@@ -67,31 +68,47 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
 def _power(values, x, along):
     """A term by itself, float64 like `along`; 0 where it vanished."""
     term = AXES[x].term
-    scale, exponent = values[term.scale], values[term.exponent]
+    scale, exponent = values.get(term.scale), values.get(term.exponent)
     return np.exp(np.log(scale) - exponent * np.log(along)) if scale else np.zeros(np.shape(along))
 
 
+def _label(known, x, by):
+    """What a panel over `x` shows of the ratio under the law `known`, which adds terms (None: no law)."""
+    terms = terms_of(known["form"]) if known else ()
+    own, other = AXES[x].term, AXES[by].term
+    less = " − $a$" * (own in terms)
+    less += f" − ${other.scale}\\,{other.symbol}^{{-{GREEK[other.exponent]}}}$" * (other in terms)
+    return f"CR{less}"
+
+
 def _intervals(law):
-    """The heading of a law: its constant and exponents with their intervals."""
+    """The heading of a law: its constant and exponents with their intervals, and what the data do not support."""
+    reasons, law = law["verdict_reasons"], supported(law)
     values, intervals = values_of(law), law["profile"]
     parts = [f"a {values['a']:.3f} (95 %, the band: {interval(intervals['a'])})"]
-    for name in (term.exponent for term in TERMS):
+    for name in (term.exponent for term in terms_of(law["form"])):
         doubt = "" if is_identified(law, name) else ", not identified"
         if values[name] is None:
             parts.append(f"{GREEK[name]}: its term vanished")
         else:
             parts.append(f"{GREEK[name]} = −slope {values[name]:.3g} (95 %: {interval(intervals[name])}){doubt}")
-    return wrapped("; ".join(parts), WIDTH)
+    return wrapped("; ".join(parts + reasons), WIDTH)
 
 
-def _draw_term(panel, data, column, law, variants, styles, x, by):
-    """Draw one term's excess; returns the labels of the lines' ends and their colours."""
+def _draw_term(panel, data, column, known, styles, x, by):
+    """Draw one term's excess under the law `known` (None: no law); the labels of the lines' ends and their colours."""
     panel.set(xscale="log", yscale="log")
     panel.grid(axis="y", linewidth=0.4, color="0.92")
     variable, ratio = data[x].to_numpy(float), data[column].to_numpy(float)
     first, last = variable.min(), variable.max()
     along = np.geomspace(first, last, 60)
-    left = [ratio - c["a"] - _power(c, by, data[by].to_numpy(float)) for c in variants] or [ratio]
+    others = data[by].to_numpy(float)
+    variants = [values_of(known), *known.get("at_ends_of_a", [])] if known else []
+    left = [ratio - _power(variants[0], by, others)] if known else [ratio]
+    if known and AXES[x].term in terms_of(known["form"]):
+        left = [ratio - c["a"] - _power(c, by, others) for c in variants]
+    else:
+        variants = []
     lines = [_power(c, x, along) for c in variants]
     positive = left[0][left[0] > 0]
     high = max([values.max() for values in (*left, *lines)])
@@ -121,7 +138,7 @@ def _draw_term(panel, data, column, law, variants, styles, x, by):
         if not line.any():
             continue
         main = i == 0
-        sure = is_identified(law, exponent)
+        sure = is_identified(known, exponent)
         colour = "0.1" if main and sure else "0.45"
         style = "-" if main and sure else "--" if main else ":"
         panel.plot(along, np.where(line < floor, np.nan, line), style, color=colour, linewidth=1.3 if main else 0.9)

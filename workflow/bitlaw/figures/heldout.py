@@ -19,6 +19,7 @@ from bitlaw.figures.style import (
     why_no_law,
     wrapped,
 )
+from bitlaw.laws.verdict import supported
 
 MOST = 4  # panels side by side
 
@@ -61,8 +62,9 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
 
 
 def _shown_forms(law):
-    """law["holdouts"] without the forms that are neither the law's own nor the winner."""
-    shown = {law.get("form"), law["winner"]} if law.get("winner") else None
+    """law["holdouts"] without the forms that are neither the one that the data support nor the winner."""
+    own = (supported(law) or law).get("form") if law else None
+    shown = {own, law["winner"]} if law.get("winner") else None
     return {
         kind: held | {"predicted": {f: p for f, p in held["predicted"].items() if shown is None or f in shown}}
         for kind, held in (law.get("holdouts") or {}).items()

@@ -14,12 +14,14 @@ from bitlaw.figures.style import (
     WIDTH,
     cells_by_modality,
     headings,
+    not_seen,
     page,
     why_no_law,
 )
 from bitlaw.laws.fitting import values_of
 from bitlaw.laws.formatting import interval
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.forms import SIZE, terms_of
+from bitlaw.laws.verdict import supported
 
 ROW = 1.75  # inches
 MOST = 4  # panels side by side
@@ -55,12 +57,17 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
 
 
 def _lines(law, inches):
-    lines = why_no_law(law, inches)
+    lines = why_no_law(law, inches) or (not_seen(law, inches) if not _size_is_seen(law) else [])
     if law is None or law["coefficients"]["alpha"]["value"] is None:
         return lines
     value = f"{law['coefficients']['alpha']['value']:.3g}"
     value += ", at its bound" if any(bound.startswith("alpha") for bound in law.get("bounds_hit", ())) else ""
     return [*lines[:4], f"best fit: α {value}" if lines else f"α {value}", f"95 %: {interval(law['profile']['alpha'])}"]
+
+
+def _size_is_seen(law):
+    known = supported(law)
+    return known is not None and SIZE in terms_of(known["form"])
 
 
 def _draw_profile(upper, lower, law):
@@ -78,7 +85,7 @@ def _draw_profile(upper, lower, law):
                            ("alpha", "a", "objective"))  # fmt: skip
     least = np.nanmin(objective)
     scale = curve["allowed"] - least
-    colour = OWN if is_law(law) else GREY
+    colour = OWN if _size_is_seen(law) else GREY
     height = np.sqrt(np.maximum(objective - least, 0) / scale) if scale > 0 else np.full(len(alpha), np.nan)
     ends = law["profile"]["alpha"]
     edges = [alpha[0] if ends["low"] is None else ends["low"], alpha[-1] if ends["high"] is None else ends["high"]]

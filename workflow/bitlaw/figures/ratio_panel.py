@@ -6,7 +6,7 @@ from scipy.optimize import isotonic_regression
 
 from bitlaw.figures.style import GREY, SMALL, WHITE, short, tick_values
 from bitlaw.laws.fitting import predict
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.verdict import supported
 
 FILLED = 0.4  # least share of a panel's height that its points must fill, whatever reference lines there are
 
@@ -26,13 +26,14 @@ def draw(panel, data, column, law, styles, x="params_total", by="step"):
         panel.xaxis.set_minor_locator(NullLocator())
         return {}
     first, last = data[x].min(), data[x].max()
-    ends = {}
+    ends, known = {}, supported(law)
     for value, group in data.sort_values(x).groupby(by):
         colour, marker = styles[value]
         variable, ratio = group[x].to_numpy(float), group[column].to_numpy(float)
-        if is_law(law):
+        if known is not None:
             along = np.geomspace(first, last, 100)
-            y = predict(law, along, float(value)) if by == "step" else predict(law, float(value), along)
+            y = predict(known, along, float(value)) if by == "step" else predict(known, float(value), along)
+            y = np.broadcast_to(y, along.shape)
             panel.plot(along, y, color=colour, linewidth=1.1)
         else:
             along, y = variable, ratio

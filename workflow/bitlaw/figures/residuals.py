@@ -11,12 +11,13 @@ from bitlaw.figures.style import (
     WIDTH,
     cells_by_modality,
     headings,
+    not_seen,
     page,
     short,
     why_no_law,
 )
 from bitlaw.laws.fitting import predict
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.verdict import supported
 
 MOST = 4  # panels side by side
 
@@ -54,14 +55,15 @@ def draw(cells, laws, out, protocol="lossless", null="random"):
 def _lines(law, inches):
     if lines := why_no_law(law, inches):
         return [*lines, "observed − mean, × 1000"]
-    return ["observed − fitted, × 1000", f"RMSE {1000 * law['rmse']:.2g}"]
+    return ["observed − fitted, × 1000", f"RMSE {1000 * supported(law)['rmse']:.2g}", *not_seen(law, inches)]
 
 
 def _draw_grid(panel, data, column, law):
     sizes, steps = (sorted(data[x].unique()) for x in AXES)
-    fitted = predict(law, data["params_total"], data["step"]) if is_law(law) else data[column].mean()
+    known = supported(law)
+    fitted = predict(known, data["params_total"], data["step"]) if known else data[column].mean()
     residuals = 1000 * (data[column] - fitted)
-    fitted_to = set(zip(law.get("params", ()), law.get("steps", ()), strict=True)) if is_law(law) else set()
+    fitted_to = set(zip(known.get("params", ()), known.get("steps", ()), strict=True)) if known else set()
     table = np.full((len(sizes), len(steps)), np.nan)
     limit = max(np.abs(residuals).max(), 1e-9)
     panel.set(

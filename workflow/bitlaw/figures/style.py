@@ -8,7 +8,8 @@ take the same arguments:
     picture says in its docstring which keys it uses where they are present.
   out: {"svg" | "pdf" | "png": path}, written atomically; the bytes depend on the arguments alone.
   protocol: "lossless" | "published".   null: the modality that comes last, as the control.
-They raise InputError. A modality whose verdict is "no law" keeps its data, and words take the place of the law.
+They raise InputError. Of a law the terms that the data support are drawn, and words say what they do not. A modality
+whose verdict is "no law" keeps its data, and words take the place of the law.
 """
 
 import textwrap
@@ -25,7 +26,7 @@ from matplotlib.ticker import NullLocator
 from bitlaw import InputError
 from bitlaw.laws.formatting import equation, errors
 from bitlaw.laws.forms import SIZE, TRAINING, Term
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.verdict import is_law, supported
 from bitlaw.runtime.atomic import replacing
 from bitlaw.study import PROTOCOLS
 
@@ -179,11 +180,18 @@ def headings(entries):
 
 
 def notes(law, inches):
-    """Lines on a law for a heading: why there is none, or equation, errors and quality of the fit."""
+    """Lines on a law for a heading: why there is none, or equation, errors, quality, and what is not seen."""
     if lines := why_no_law(law, inches):
         return lines
+    reasons = not_seen(law, inches)
+    law = supported(law)
     quality = f", RMSE {law['rmse']:.2g}" + (f", R² {law['r2']:.3f}" if law.get("r2") is not None else "")
-    return [equation(law), *wrapped(errors(law) + quality, inches)]
+    return [equation(law), *wrapped(errors(law) + quality, inches), *reasons]
+
+
+def not_seen(law, inches):
+    """Lines that say which term of a law the data do not support; empty where they support both, or none."""
+    return wrapped("; ".join(law.get("verdict_reasons", [])), inches) if is_law(law) else []
 
 
 def why_no_law(law, inches):

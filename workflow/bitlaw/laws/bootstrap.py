@@ -13,8 +13,8 @@ from bitlaw import InputError
 from bitlaw.analysis.block_bootstrap import BLOCK, DRAWS, TAILS, block_of, redraws
 from bitlaw.laws import estimation, forms
 from bitlaw.laws.estimation import Problem
-from bitlaw.laws.fitting import predict, values_of
-from bitlaw.laws.forms import TERMS
+from bitlaw.laws.fitting import values_of
+from bitlaw.laws.forms import SIZE, TERMS, TRAINING
 
 
 def over_chunks(law, chunks, files=None, draws=DRAWS, block=BLOCK, seed=0):
@@ -46,30 +46,11 @@ def over_cells(law, draws=DRAWS, seed=0):
     return {"kind": "cells", "block": None} | _refits(law, [np.maximum(ratio, 1e-6) for ratio in ratios])
 
 
-def interval(law, params, steps):
-    """What `law` says of a new cell: {ratio, low, high, outside}.
-
-    low, high: 95 % of every refit of the bootstrap plus every residual (null without a bootstrap): the coefficients'
-    uncertainty and the scatter about the law; that the form itself may not hold there is not in it. outside: which of
-    params and steps lie outside the data, as sentences.
-    """
-    if not (0 < params < math.inf and 0 < steps < math.inf):
-        raise InputError(f"law: params {params:g} and steps {steps:g} must be positive and finite")
-    out = {"ratio": float(predict(law, params, steps)), "low": None, "high": None, "outside": []}
-    if law.get("samples"):
-        names = forms.coefficients(law["form"])
-        drawn = [
-            float(forms.evaluate(law["form"], dict(zip(names, row, strict=True)), params, steps))
-            for row in law["samples"]
-        ]
-        scatter = np.array(law["residuals"]) * math.sqrt(law["n"] / max(law["degrees_of_freedom"], 1))
-        out["low"], out["high"] = np.percentile(np.add.outer(drawn, scatter), TAILS).tolist()
-    for name, value, data in (("params", params, law["params"]), ("steps", steps, law["steps"])):
-        if not min(data) <= value <= max(data):
-            side, end = ("above", max(data)) if value > max(data) else ("below", min(data))
-            times = max(value / end, end / value)
-            out["outside"].append(f"{name} {value:g} is {times:.3g} times {side} the data, which end at {end:g}")
-    return out
+def responses(law, params, steps):
+    """What each draw of law["samples"] says at params, steps (arrays that broadcast), float64 `[draws, ...]`."""
+    names = forms.coefficients(law["form"])
+    drawn = (dict(zip(names, row, strict=True)) for row in law["samples"])
+    return np.array([forms.evaluate(law["form"], values, params, steps) for values in drawn])
 
 
 def _refits(law, ratios):
@@ -91,13 +72,15 @@ def start_at(law, ratio):
     """The law's own coefficients, centred, as the start of a refit to `ratio`; a vanished term starts with a little."""
     c = values_of(law)
     k, little = c.get("k", 1.0), math.log(1e-4 * ratio.mean())
-    alpha, beta = (c[name] or 1.0 for name in ("alpha", "beta"))
-    at = {"a": max(c.get("a", 0.0), 1e-4 * ratio.mean()), "alpha": k * alpha, "beta": k * beta, "k": k}
-    at["u"] = k * (math.log(c["b"]) - alpha * math.log(law["P0"])) if c["b"] else little
+    at = {"a": max(c.get("a", 0.0), 1e-4 * ratio.mean()), "k": k}
+    middles = {SIZE: math.log(law["P0"]), TRAINING: math.log(law["S0"])}
+    for term in forms.variables_of(law["form"]):
+        at[term.exponent] = k * (c[term.exponent] or 1.0)
+    for term in forms.terms_of(law["form"]):
+        centred = (math.log(c[term.scale]) - c[term.exponent] * middles[term]) if c[term.scale] else None
+        at[term.centred_scale] = little if centred is None else k * centred
     if law["form"] == "multiplicative":
-        at["u"] -= beta * math.log(law["S0"])
-    else:
-        at["v"] = k * (math.log(c["c"]) - beta * math.log(law["S0"])) if c["c"] else little
+        at["u"] = math.log(c["b"]) - sum(c[term.exponent] * middle for term, middle in middles.items())
     return estimation.parameters(law["form"], at, ratio)
 
 

@@ -35,7 +35,8 @@ class Problem:
     """What is fitted to what: a form of law, the data, and the loss that is made least.
 
     x, y: centred logarithms of P and S (see `forms`), response: what the law gives, all float64 `[n]`. delta: where
-    huber turns linear. log: residuals are those of the logarithm of the response.
+    huber turns linear. log: residuals are those of the logarithm of the response. weights: what residuals are
+    multiplied by before the loss, float64 `[n]`; None: by 1.
     """
 
     form: str
@@ -45,6 +46,7 @@ class Problem:
     loss: str = "ls"
     delta: float = 1e-3
     log: bool = False
+    weights: np.ndarray | None = None
 
     def __post_init__(self):
         if self.loss not in LOSSES:
@@ -56,7 +58,8 @@ class Problem:
     def of_law(cls, law):
         """Least squares of the form of `law` (a dict as `fitting.fit` returns it) to its data."""
         x, y = np.log(np.array(law["params"]) / law["P0"]), np.log(np.array(law["steps"]) / law["S0"])
-        return cls(law["form"], x, y, np.array(law["ratio"]))
+        weights = None if law.get("sigma") is None else relative_weights(law["sigma"])
+        return cls(law["form"], x, y, np.array(law["ratio"]), weights=weights)
 
     @property
     def names(self):
@@ -69,14 +72,23 @@ class Problem:
 
     def among(self, cells):
         """The same with those data alone that the boolean mask `cells` holds."""
-        return dataclasses.replace(self, x=self.x[cells], y=self.y[cells], response=self.response[cells])
+        weights = None if self.weights is None else self.weights[cells]
+        return dataclasses.replace(
+            self, x=self.x[cells], y=self.y[cells], response=self.response[cells], weights=weights
+        )
+
+    def weighted(self, rows):
+        """`rows`, float64 `[n]` or `[n, m]`, each times its weight."""
+        if self.weights is None:
+            return rows
+        return rows * (self.weights if rows.ndim == 1 else self.weights[:, None])
 
     def residuals(self, at):
-        """fitted - observed at the centred parameters `at`, float64 `[n]`, and the slopes, `[n, len(at)]`."""
+        """fitted - observed at the centred parameters `at`, float64 `[n]`, and the slopes, `[n, len(at)]`, weighted."""
         fitted, slopes = forms.values(self.form, at, self.x, self.y)
-        if not self.log:
-            return fitted - self.response, slopes
-        return np.log(fitted / self.response), slopes / fitted[:, None]
+        if self.log:
+            return self.weighted(np.log(fitted / self.response)), self.weighted(slopes / fitted[:, None])
+        return self.weighted(fitted - self.response), self.weighted(slopes)
 
     def objective(self, at):
         """The loss at the centred parameters `at`."""
@@ -85,12 +97,18 @@ class Problem:
     @property
     def rounding(self):
         """An objective that is rounding, no more."""
-        return FLOOR * self._loss_of(np.log(self.response) if self.log else self.response)
+        return FLOOR * self._loss_of(self.weighted(np.log(self.response) if self.log else self.response))
 
     def _loss_of(self, residuals):
         if self.loss == "ls":
             return float(residuals @ residuals)
         return float(huber(self.delta, residuals).sum() if self.loss == "huber" else np.abs(residuals).sum())
+
+
+def relative_weights(sigma):
+    """1 / sigma, scaled so that the mean of its squares is 1, float64 `[n]`: sums of squares stay in their own unit."""
+    weights = 1 / np.asarray(sigma, dtype=np.float64)
+    return weights / math.sqrt(np.mean(weights**2))
 
 
 class Estimate(NamedTuple):
@@ -124,22 +142,45 @@ def parameters(form, start, response):
 def _starts(problem):
     """The POLISHED best points of a grid, as lmfit parameters, best first."""
     form, response = problem.form, problem.response
+    linear, terms = "coupled" not in form and form != "additive0", forms.terms_of(form)
+    grids = [GRID if name in problem.names else (1.0,) for name in ("alpha", "beta")]
     candidates = []
     little = 1e-4 * response.mean()  # where the start has no term, a little of it, so that it has a gradient
-    for (alpha, beta), (k, a) in itertools.product(itertools.product(GRID, GRID), _given(form, response)):
-        size, training = np.exp(-alpha / k * problem.x), np.exp(-beta / k * problem.y)
-        columns = [size * training] if form == "multiplicative" else [size, training]
-        if form in ("additive", "multiplicative"):
+    for (alpha, beta), (k, a) in itertools.product(itertools.product(*grids), _given(form, response)):
+        powers = {"u": np.exp(-alpha / k * problem.x), "v": np.exp(-beta / k * problem.y)}
+        columns = [powers[term.centred_scale] for term in terms] or [powers["u"] * powers["v"]]
+        if linear:
             columns.insert(0, np.ones_like(problem.x))
         design = np.column_stack(columns)
-        solution = nnls(design, (response - a) ** (1 / k))[0]
-        norm = np.linalg.norm(a + (design @ solution) ** k - response)
+        solution = nnls(problem.weighted(design), problem.weighted((response - a) ** (1 / k)))[0]
+        norm = np.linalg.norm(problem.weighted(a + (design @ solution) ** k - response))
         start = {"a": max(a, little), "alpha": alpha, "beta": beta, "k": k}
-        if form in ("additive", "multiplicative"):
+        if linear:
             start["a"], solution = max(solution[0], little), solution[1:]
         scales = k * np.log(np.maximum(solution, little ** (1 / k)))
-        candidates.append((norm, len(candidates), start | dict(zip(("u", "v"), scales, strict=False))))
+        names = [term.centred_scale for term in terms] or ["u"]
+        candidates.append((norm, len(candidates), start | dict(zip(names, scales, strict=True))))
     return [parameters(form, start, response) for *_, start in sorted(candidates)[:POLISHED]]
+
+
+def projected(problem, params):
+    """`params` with constant and scales at their least squares given the exponents, where the form adds terms.
+
+    Near the least exponent a term is all but a constant, and an optimiser crawls along the valley between the two.
+    """
+    terms = [term for term in forms.terms_of(problem.form) if params[term.centred_scale].vary]
+    if problem.form not in forms.ADDS_TERMS or problem.log or not (terms and params["a"].vary):
+        return params
+    variables = {forms.SIZE: problem.x, forms.TRAINING: problem.y}
+    powers = [np.exp(-params[term.exponent].value * variables[term]) for term in terms]
+    design = np.column_stack([np.ones_like(problem.response), *powers])
+    a, *scales = nnls(problem.weighted(design), problem.weighted(problem.response))[0]
+    out = params.copy()
+    out["a"].set(value=a)
+    for term, scale in zip(terms, scales, strict=True):
+        lowest = out[term.centred_scale].min
+        out[term.centred_scale].set(value=max(math.log(scale), lowest) if scale else lowest)
+    return out
 
 
 def _given(form, response):

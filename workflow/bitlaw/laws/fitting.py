@@ -11,21 +11,27 @@ from bitlaw.laws import estimation, forms, profile_intervals, verdict
 from bitlaw.laws.estimation import FLOOR, SAME, Problem
 from bitlaw.laws.forms import BOUNDS, NATURAL, POWERS, TERMS
 
+NEEDED = ("response", "n", "P0", "S0", "params", "steps", "ratio", "residuals", "degrees_of_freedom", "objective",
+          "loss", "log")  # of a law to predict from  # fmt: skip
 SINGULAR = 1e8  # condition number beyond which float64 normal equations hold no digit
-NEAR = math.log(3)  # an estimate within this factor of a bound may belong on it
+NEAR = math.log(3)  # an estimate within this factor of a bound may belong on it;
+NEAR_FLAT = math.log(10)  # of the least exponent, towards which the objective flattens out, within this one
 
 
 def fit(
-    params, steps, ratio, params_kind="total", form="additive", loss="ls", delta=1e-3, log=False, response="CR"
+    params, steps, ratio, params_kind="total", form="additive", loss="ls", delta=1e-3, log=False, response="CR",
+    sigma=None,
 ):  # fmt: skip
     """Fit `form` to the ratio, by least squares if not told otherwise; return a dict ready for JSON (no NaN).
 
     params, steps, ratio: arrays `[n]`, positive: parameters, training steps, compression ratio (1 = raw bytes).
     params_kind: which parameters these are, response: what the ratio is called; recorded, not interpreted. form, loss,
-    delta: see `forms` and `estimation`; `log` fits the logarithm of the ratio. Raises InputError.
+    delta: see `forms` and `estimation`; `log` fits the logarithm of the ratio. sigma: standard errors of what is fitted
+    (the ratio, or its logarithm), `[n]`, positive; they weigh the residuals by their size relative to each other, and
+    the scatter itself is read from the residuals. Raises InputError.
 
     Keys of the result:
-      form, equation, response, params_kind, n, P0, S0, params, steps, ratio, loss, delta (huber only), log
+      form, equation, response, params_kind, n, P0, S0, params, steps, ratio, sigma, loss, delta (huber only), log
       coefficients  {a, b, alpha, c, beta, k}, those the form has: {value, stderr, stderr_log, reason}. stderr: one
                     standard error (from lmfit's covariance; delta method for b, c), or null with the reason: never
                     of a robust loss. stderr_log, for b and c: error of the natural logarithm; beyond 1, `stderr`
@@ -40,15 +46,16 @@ def fit(
       profile       by least squares on the ratio: {a, alpha, beta, k}: {low, high, low_unbounded, high_unbounded},
                     95 % (null where unbounded; a's low end is 0 at least, which is the edge of what a can be)
     and of the additive form by least squares on the ratio
-      verdict       "law" | "no law";  verdict_reasons: why there is none (rising at most sizes or steps, a term
-                    that vanished, scatter alone, no degree of freedom)
-      term_tests    {b, c, both}: p of the F test of the law against one without its size term, without its training
-                    term, a constant (null without degrees of freedom); informal, as the terms are bounded
+      verdict       "law in size and training" | "law in size only" | "law in training only" | "no law": the terms that
+                    the data support (see `verdict`);  verdict_reasons: sentences on those that they do not
+      supported     where they support one term: the law refitted with that term alone, a dict like this; else null
+      term_tests    see `verdict.term_tests`; informal, as the terms are bounded
       warnings      sentences
     """
-    params, steps, ratio = _checked(params, steps, ratio, len(forms.centred(form)))
+    params, steps, ratio, sigma = _checked(params, steps, ratio, sigma, form)
     P0, S0 = (float(np.exp(np.log(column).mean())) for column in (params, steps))
-    problem = Problem(form, np.log(params / P0), np.log(steps / S0), ratio, loss, delta, log)
+    weights = None if sigma is None else estimation.relative_weights(sigma)
+    problem = Problem(form, np.log(params / P0), np.log(steps / S0), ratio, loss, delta, log, weights)
     by_squares = loss == "ls" and not log
     judged = by_squares and form == "additive"
 
@@ -61,7 +68,8 @@ def fit(
 
     fitted = forms.evaluate(form, {name: entry["value"] for name, entry in coefficients.items()}, params, steps)
     residuals = ratio - fitted
-    squares, deviation = float(residuals @ residuals), float(((ratio - ratio.mean()) ** 2).sum())
+    squares = float(residuals @ residuals)
+    deviation = float(((ratio - ratio.mean()) ** 2).sum())
     rounding = FLOOR * float(ratio @ ratio)
     law = {
         "form": form,
@@ -74,6 +82,7 @@ def fit(
         "params": params.tolist(),
         "steps": steps.tolist(),
         "ratio": ratio.tolist(),
+        "sigma": None if sigma is None else sigma.tolist(),
         "loss": loss,
         "delta": delta if loss == "huber" else None,
         "log": log,
@@ -81,7 +90,7 @@ def fit(
         "objective": problem.objective(at),
         "rmse": math.sqrt(squares / len(ratio)),
         "r2": 1 - squares / deviation if deviation > rounding else None,
-        "aicc": _aicc(max(squares, rounding), len(ratio), len(problem.names)) if by_squares else None,
+        "aicc": _aicc(max(problem.objective(at), rounding), len(ratio), len(problem.names)) if by_squares else None,
         "residuals": residuals.tolist(),
         "degrees_of_freedom": len(ratio) - len(best.var_names),
         "share_agreeing": estimate.share,
@@ -91,15 +100,26 @@ def fit(
         "versions": {"lmfit": lmfit.__version__, "scipy": scipy.__version__},
     }
     if by_squares:
-        law["profile"] = (
-            profile_intervals.additive(problem, best) if judged else profile_intervals.by_refit(problem, best)
-        )
+        intervals = profile_intervals.additive if form in forms.ADDS_TERMS else profile_intervals.by_refit
+        law["profile"] = intervals(problem, best)
     if judged:
-        law["term_tests"] = verdict.term_tests(problem, squares, without | {"both": deviation})
-        law["verdict_reasons"] = verdict.reasons_against(law)
-        law["verdict"] = "no law" if law["verdict_reasons"] else "law"
+        instead = profile_intervals.instead_of_a_term(problem)
+        without["both"] = profile_intervals.constant(problem)
+        law["term_tests"] = verdict.term_tests(problem, law["objective"], without, instead)
+        law |= _verdict(law, lambda form: fit(params, steps, ratio, params_kind, form, response=response, sigma=sigma))
         law["warnings"] = verdict.warnings(law)
     return law
+
+
+def _verdict(law, refit):
+    """The law's {verdict, verdict_reasons, supported}; refit: a function of a form, to the same data."""
+    terms, reasons = verdict.judge(law)
+    if len(terms) == 2:
+        return {"verdict": verdict.BOTH, "verdict_reasons": reasons, "supported": None}
+    alone = refit(terms[0].alone) if terms else None
+    if alone is not None and not (against := verdict.against_alone(alone)):
+        return {"verdict": verdict.ONLY[terms[0]], "verdict_reasons": reasons, "supported": alone}
+    return {"verdict": verdict.NONE, "verdict_reasons": against if terms else reasons, "supported": None}
 
 
 def values_of(law):
@@ -116,7 +136,14 @@ def check(law, path):
     """Raise InputError when `law`, read from the file `path`, lacks what a prediction needs."""
     if law.get("form") not in forms.EQUATIONS:
         raise InputError(f"{path}: form {law.get('form')!r} of the law is none of {', '.join(forms.EQUATIONS)}")
-    lacks = [key for key in ("response", "n", "params", "steps", "residuals", "degrees_of_freedom") if key not in law]
+    known = law.get("verdict")
+    if known not in (None, verdict.BOTH, verdict.NONE, *verdict.ONLY.values()):
+        raise InputError(f"{path}: verdict {known!r} of the law is none that is known; fit it again")
+    if known in verdict.ONLY.values():
+        if not isinstance(law.get("supported"), dict):
+            raise InputError(f"{path}: no whole law: it lacks supported; give one that `fit` or a study wrote")
+        check(law["supported"], path)
+    lacks = [key for key in NEEDED if key not in law]
     coefficients = law.get("coefficients", {})
     lacks += [
         f"coefficients.{name}" for name in forms.coefficients(law["form"]) if "value" not in coefficients.get(name, ())
@@ -133,9 +160,10 @@ def _aicc(squares, n, coefficients):
     return n * math.log(squares / n) + 2 * K + 2 * K * (K + 1) / (n - K - 1)
 
 
-def _checked(params, steps, ratio, needed):
-    """The three columns as float64 `[n]`; raises InputError where a law with `needed` coefficients cannot be fitted."""
-    columns = {"params": params, "steps": steps, "ratio": ratio}
+def _checked(params, steps, ratio, sigma, form):
+    """The four columns as float64 `[n]` (sigma may be None); raises InputError where `form` cannot be fitted."""
+    columns = {"params": params, "steps": steps, "ratio": ratio} | ({} if sigma is None else {"sigma": sigma})
+    needed = len(forms.centred(form))
     for name, values in columns.items():
         columns[name] = values = np.asarray(values, dtype=np.float64)
         if values.ndim != 1 or len(values) != np.size(params):
@@ -145,10 +173,11 @@ def _checked(params, steps, ratio, needed):
     cells = len({*zip(columns["params"], columns["steps"], strict=True)})
     if cells < needed:
         raise InputError(f"law: {cells} distinct cells; {needed} coefficients need at least {needed}")
-    for name in ("params", "steps"):
+    names = {forms.SIZE: "params", forms.TRAINING: "steps"}
+    for name in (names[term] for term in forms.variables_of(form)):
         if (distinct := len(np.unique(columns[name]))) < 3:
             raise InputError(f"law: {name} takes {distinct} distinct values; a constant and a power need at least 3")
-    return columns.values()
+    return [columns.get(name) for name in ("params", "steps", "ratio", "sigma")]
 
 
 def _hold_bounds(problem, estimate, without):
@@ -161,27 +190,28 @@ def _hold_bounds(problem, estimate, without):
     best, objective = estimate.result, estimate.objective
     tolerance = SAME * objective + problem.rounding
     bounds_hit = []
-    for bound, held_values in _bounds_near(best.params.valuesdict()).items():
+    for bound, held_values in _bounds_near(problem.form, best.params.valuesdict()).items():
         needed = any(bound == f"{scale} = 0" and left > objective + tolerance for scale, left in without.items())
         held = best.params.copy()
         if needed or not all(held[name].vary for name in held_values) or len(best.var_names) == len(held_values):
             continue  # held already, or nothing would remain to fit
         for name, value in held_values.items():
             held[name].set(value=value, min=min(held[name].min, value), vary=False)
-        again = estimation.polish(problem, held)
+        again = estimation.polish(problem, estimation.projected(problem, held))
         if (left := problem.objective(again.params.valuesdict())) <= objective + tolerance:
             best, objective = again, left
             bounds_hit.append(bound)
     return best, bounds_hit
 
 
-def _bounds_near(at):
+def _bounds_near(form, at):
     """{"beta = 5": {centred parameter: value on the bound}} of the bounds that the parameters `at` may be on."""
-    out = {}
-    if "v" in at:
-        out |= {f"{term.scale} = 0": {term.centred_scale: -math.inf, term.exponent: 1.0} for term in TERMS}
+    out = {f"{term.scale} = 0": {term.centred_scale: -math.inf, term.exponent: 1.0} for term in forms.terms_of(form)}
     for name, bounds in (("alpha", BOUNDS), ("beta", BOUNDS), ("k", POWERS)):
-        near = [bound for bound in bounds if name in at and abs(math.log(at[name] / bound)) < NEAR]
+        near = [
+            bound for bound in bounds
+            if name in at and abs(math.log(at[name] / bound)) < (NEAR_FLAT if bound == BOUNDS[0] else NEAR)
+        ]  # fmt: skip
         out |= {f"{name} = {bound:g}": {name: bound} for bound in near}
     if "a" in at:
         out["a = 0"] = {"a": 0.0}

@@ -3,24 +3,31 @@
 import math
 import re
 
-from bitlaw.laws.forms import NATURAL, TERMS
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.forms import NATURAL, TERMS, terms_of
+from bitlaw.laws.verdict import GREEK, ONLY, is_law, supported
 
-GREEK = {"alpha": "α", "beta": "β"}
+SPECIAL, ESCAPED = r"([_#$%&{}^~ ])", r"\\\1"  # of mathtext, in the name of a response
 
 
 def describe(law):
-    """The law for people: numbers, errors, intervals and fit on one line; says so when there is no law."""
-    intervals = ", ".join(f"{GREEK.get(name, name)} {ends(interval)}" for name, interval in law["profile"].items())
-    quality = f"n {law['n']}, RMSE {law['rmse']:.2g}" + ("" if law["r2"] is None else f", R² {law['r2']:.3f}")
-    against = "" if is_law(law) else f"no law: {'; '.join(law['verdict_reasons'])}; best fit "
-    return f"{against}{_written(law, plain=True)} ({errors(law)}; 95 %: {intervals}; {quality})"
+    """The law for people, on one line: the terms that the data support, what they do not, errors, intervals and fit.
+
+    Says so when there is no law, and writes the best fit of all terms then.
+    """
+    reasons, known = "; ".join(law["verdict_reasons"]), supported(law) or law
+    intervals = ", ".join(f"{GREEK.get(name, name)} {ends(interval)}" for name, interval in known["profile"].items())
+    quality = f"n {known['n']}, RMSE {known['rmse']:.2g}" + ("" if known["r2"] is None else f", R² {known['r2']:.3f}")
+    before, after = ("", f"; {reasons}" * bool(reasons)) if is_law(law) else (f"no law: {reasons}; best fit ", "")
+    return f"{before}{written(known)}{after} ({errors(known)}; 95 %: {intervals}; {quality})"
 
 
 def listing(law):
-    """The law for a terminal: a line a coefficient, then how good the fit is."""
+    """The law for a terminal: a line a coefficient of the terms that the data support, the fit, the verdict."""
+    verdict, reasons = law.get("verdict"), law.get("verdict_reasons", [])
+    law = supported(law) or law
     loss = law["loss"] + (f", delta {law['delta']:g}" if law["delta"] else "")
     loss += ", of logarithms" if law["log"] else ""
+    loss += ", weighted by 1/sigma" if law.get("sigma") else ""
     lines = [f"{law['form']}: {law['equation']}; {law['n']} rows; loss {loss}"]
     for name, entry in law["coefficients"].items():
         value = "-" if entry["value"] is None else f"{entry['value']:.6g}"
@@ -33,7 +40,8 @@ def listing(law):
     quality += "" if law["aicc"] is None else f", AICc {law['aicc']:.2f}"
     lines.append(f"{quality}; {law['share_agreeing']:.0%} of the starts end at this objective")
     lines += [f"at a bound: {', '.join(law['bounds_hit'])}"] if law["bounds_hit"] else []
-    return "\n".join(lines + [f"no law: {reason}" for reason in law.get("verdict_reasons", [])])
+    lines += [": ".join([verdict, *["; ".join(reasons)] * bool(reasons)])] if verdict else []
+    return "\n".join(lines)
 
 
 def ends(span, digits=3):
@@ -52,7 +60,7 @@ def interval(span, digits=2):
 
 def equation(law):
     """The law with its numbers as mathtext, for figures."""
-    return f"${_written(law, plain=False)}$"
+    return f"${written(law, plain=False)}$"
 
 
 def errors(law):
@@ -82,21 +90,34 @@ def _two(number):
     return f"{number:#.2g}".rstrip(".") if number < 100 else f"{number:.2g}"
 
 
-def _written(law, plain):
+def written(law, plain=True):
+    """The law with its numbers, "CR = 0.098 + 60.8 P^-0.380 + 14.2 S^-0.750", as plain text or as mathtext."""
     values = {name: entry["value"] for name, entry in law["coefficients"].items()}
     response = law.get("response", "CR")
-    out = f"{response} = {values['a']:.3f}" if plain else rf"\mathrm{{{response}}} = {values['a']:.3f}"
-    for term, variable in zip(TERMS, "PS", strict=True):
-        scale, exponent = values[term.scale], values[term.exponent]
-        if not scale:
-            continue
-        digits, power_of_ten = f"{scale:.2e}".split("e")
-        if -3 <= int(power_of_ten) <= 4:
-            number = f"{scale:#.3g}".rstrip(".") if int(power_of_ten) < 3 else f"{float(f'{scale:.3g}'):.0f}"
-        else:
-            number = f"{digits}e{int(power_of_ten)}" if plain else rf"{digits}\!\times\!10^{{{int(power_of_ten)}}}"
-        out += f" + {number} {variable}^-{exponent:.3f}" if plain else rf" + {number}\,{variable}^{{-{exponent:.3f}}}"
-    return out
+    if not plain:
+        response = rf"\mathrm{{{re.sub(SPECIAL, ESCAPED, response)}}}"
+
+    def power(term):
+        exponent = values[term.exponent]
+        return f" {term.symbol}^-{exponent:.3f}" if plain else rf"\,{term.symbol}^{{-{exponent:.3f}}}"
+
+    if terms_of(law["form"]):
+        terms = [_number(values[t.scale], plain) + power(t) for t in terms_of(law["form"]) if values[t.scale]]
+    else:
+        terms = [_number(values["b"], plain) + "".join(map(power, TERMS))]
+    constant = [f"{values['a']:.3f}"] if "a" in values else []
+    if "k" in values and terms:
+        raised = f"{values['k']:.3f}" if plain else f"{{{values['k']:.3f}}}"
+        terms = [f"({' + '.join(terms)})^{raised}"]
+    return f"{response} = {' + '.join(constant + terms) or '0'}"
+
+
+def _number(scale, plain):
+    """Three digits of a scale, with a power of ten where it is far from one."""
+    digits, power_of_ten = f"{scale:.2e}".split("e")
+    if -3 <= int(power_of_ten) <= 4:
+        return f"{scale:#.3g}".rstrip(".") if int(power_of_ten) < 3 else f"{float(f'{scale:.3g}'):.0f}"
+    return f"{digits}e{int(power_of_ten)}" if plain else rf"{digits}\!\times\!10^{{{int(power_of_ten)}}}"
 
 
 HEADER = ("protocol", "form", "a", "b", "α", "c", "β", "k", "RMSE", "LOO", "ΔAICc")
@@ -115,6 +136,7 @@ def rows(laws):
             fit = fits[form]
             marks = [" (best)"] if form == law["winner"] else []
             marks += [" (no law)"] if form == "additive" and not is_law(law) else []
+            marks += [f" ({law['verdict']})"] if form == "additive" and law["verdict"] in ONLY.values() else []
             marks += [f" ({', '.join(fit['bounds_hit'])})"] if fit["bounds_hit"] else []
             coefficients = [_with_error(fit["coefficients"].get(name)) for name in NATURAL]
             quality = [f"{fit['rmse']:.4f}", f"{fit['loo_rmse']:.4f}"]

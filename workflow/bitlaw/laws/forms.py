@@ -8,7 +8,8 @@ parameters, with x = ln(P/P0), y = ln(S/S0) and P0, S0 the geometric means of th
     multiplicative  a + e^(u - alpha x - beta y)                          = a + b P^-alpha S^-beta
 
 with alpha' = alpha/k and beta' = beta/k (so that alpha is what a term by itself falls with, whatever k is), and
-additive0, coupled0: the same with a = 0. The left side is called centred, the right side natural.
+additive0, coupled0: the same with a = 0, and size-only, training-only: the additive form without its other term. The
+left side is called centred, the right side natural.
 """
 
 import math
@@ -24,6 +25,8 @@ EQUATIONS = {
     "coupled": "a + (b P^-alpha + c S^-beta)^k",
     "coupled0": "(b P^-alpha + c S^-beta)^k",
     "multiplicative": "a + b P^-alpha S^-beta",
+    "size-only": "a + b P^-alpha",
+    "training-only": "a + c S^-beta",
 }
 CENTRED = {
     "additive": ("a", "u", "alpha", "v", "beta"),
@@ -31,7 +34,10 @@ CENTRED = {
     "coupled": ("a", "u", "alpha", "v", "beta", "k"),
     "coupled0": ("u", "alpha", "v", "beta", "k"),
     "multiplicative": ("a", "u", "alpha", "beta"),
+    "size-only": ("a", "u", "alpha"),
+    "training-only": ("a", "v", "beta"),
 }
+ADDS_TERMS = ("additive", "size-only", "training-only")  # to a constant: linear, given the exponents
 NATURAL = ("a", "b", "alpha", "c", "beta", "k")
 BOUNDS = (1e-3, 5.0)  # exponents: below, a power of size is a constant; above, it is a step at the first size
 POWERS = (0.05, 20.0)  # bounds of k
@@ -44,11 +50,23 @@ class Term(NamedTuple):
     scale: str  # natural: the factor of the power
     exponent: str  # natural and centred
     centred_scale: str  # logarithm of the term at the middle of the data
+    symbol: str  # of the variable, in equations
+    alone: str  # the form that has a and this term, no other
 
 
-SIZE = Term("size", "b", "alpha", "u")
-TRAINING = Term("training", "c", "beta", "v")
+SIZE = Term("size", "b", "alpha", "u", "P", "size-only")
+TRAINING = Term("training", "c", "beta", "v", "S", "training-only")
 TERMS = (SIZE, TRAINING)
+
+
+def terms_of(form):
+    """The terms that `form` adds up; none of the multiplicative one, whose powers cannot be told apart so."""
+    return tuple(term for term in TERMS if term.centred_scale in CENTRED[form] and form != "multiplicative")
+
+
+def variables_of(form):
+    """The terms whose variable `form` depends on."""
+    return tuple(term for term in TERMS if term.exponent in CENTRED[form])
 
 
 def centred(form):
@@ -63,12 +81,12 @@ def values(form, at, x, y):
 
     at: {name: value} of CENTRED[form]; x, y: float64 `[n]`, see the module. A scale of -inf is a term that vanished.
     """
-    size = at["u"] - at["alpha"] * x
     if form == "multiplicative":
-        both = np.exp(size - at["beta"] * y)
+        both = np.exp(at["u"] - at["alpha"] * x - at["beta"] * y)
         slopes = {"u": both, "alpha": -x * both, "beta": -y * both}
     else:
-        training, k = at["v"] - at["beta"] * y, at.get("k", 1.0)
+        size = at.get("u", -math.inf) - at.get("alpha", 0.0) * x
+        training, k = at.get("v", -math.inf) - at.get("beta", 0.0) * y, at.get("k", 1.0)
         joint = np.maximum(np.logaddexp(size / k, training / k), -700.0)  # both terms may have vanished
         both = np.exp(np.minimum(k * joint, 700.0))  # an optimiser may try what overflows
         by_size, by_training = (np.exp(term / k - joint) for term in (size, training))
@@ -85,12 +103,13 @@ def values(form, at, x, y):
 def natural(form, at, P0, S0):
     """{name: value} of the natural coefficients, from the centred ones `at`; of b and c their logarithm."""
     k = at.get("k", 1.0)
-    power = {name: at[name] / k for name in ("alpha", "beta")}
-    out = {"b": at["u"] / k + power["alpha"] * math.log(P0)}
+    power = {name: at[name] / k for name in ("alpha", "beta") if name in at}
     if form == "multiplicative":
-        out["b"] += power["beta"] * math.log(S0)
+        out = {"b": at["u"] + power["alpha"] * math.log(P0) + power["beta"] * math.log(S0)}
     else:
-        out["c"] = at["v"] / k + power["beta"] * math.log(S0)
+        middles = zip(TERMS, (P0, S0), strict=True)
+        out = {term.scale: at[term.centred_scale] / k + power[term.exponent] * math.log(middle)
+               for term, middle in middles if term in terms_of(form)}  # fmt: skip
     return {name: at[name] for name in ("a", "k") if name in at} | out | power
 
 
@@ -111,6 +130,6 @@ def evaluate(form, values, params, steps):
         return c["a"] + np.exp(math.log(c["b"]) - c["alpha"] * np.log(params) - c["beta"] * np.log(steps))
     terms = np.zeros(np.broadcast(params, steps).shape)
     for term, variable in ((SIZE, params), (TRAINING, steps)):
-        if c[term.scale]:
+        if c.get(term.scale):
             terms = terms + np.exp(math.log(c[term.scale]) - c[term.exponent] * np.log(variable))
     return c.get("a", 0.0) + terms ** c.get("k", 1.0)

@@ -17,6 +17,8 @@ OF_A_FORM = ("coefficients", "objective", "rmse", "r2", "aicc", "share_agreeing"
 def assess(table, column, chunks=None, kind="total", warmup=None, files=None):
     """Everything that `results/<study>/laws/<modality>.json` says of one protocol: `fitting.fit` and how well it holds.
 
+    What the data support of it (law["supported"]) has a bootstrap of its own.
+
     table: DataFrame of one modality, a row a cell: step, params_<kind>, and `column`, the ratio. chunks: float
     `[cells, chunks]`, the ratio of each chunk in the table's order, or None when only the means are known; files: the
     file of each chunk (one for all unless given). kind: total, nonembedding or nominal. warmup: see `sensitivity`.
@@ -31,16 +33,19 @@ def assess(table, column, chunks=None, kind="total", warmup=None, files=None):
     law["lack_of_fit"] = lack_of_fit(law)
     law["robust"] = robust(params, steps, ratio)
     law["sensitivity"] = sensitivity(table, column, kind, warmup)
-    redrawn = over_cells(law) if chunks is None else over_chunks(law, chunks, files)
-    law["samples"] = redrawn.pop("samples")
-    law["bootstrap"] = redrawn
+    for fitted in filter(None, (law, law["supported"])):
+        redrawn = over_cells(fitted) if chunks is None else over_chunks(fitted, chunks, files)
+        fitted["samples"] = redrawn.pop("samples")
+        fitted["bootstrap"] = redrawn
+        fitted["at_ends_of_a"] = profile_intervals.at_ends_of_a(fitted)
     law["profile_curve"] = profile_intervals.profile_curve(law)
-    law["at_ends_of_a"] = profile_intervals.at_ends_of_a(law)
     return law
 
 
-def compare(params, steps, ratio):
-    """Every form on the same cells: {forms, winner, holdouts}, JSON-ready.
+def compare(params, steps, ratio, sigma=None, leave_out=True):
+    """Every form on the same cells by least squares: {forms, winner, holdouts}, JSON-ready.
+
+    sigma: see `fitting.fit`; leave_out: whether each cell is left out in turn.
 
     forms: {form: {coefficients, objective, rmse, r2, aicc, share_agreeing, bounds_hit, profile, loo_rmse}}, those that
     there are enough cells for; loo_rmse: see `leave_one_out`. winner: the form of least AICc. holdouts: {name: {params,
@@ -51,11 +56,12 @@ def compare(params, steps, ratio):
     fits = {}
     for form in forms.EQUATIONS:
         if len(ratio) > len(forms.centred(form)) + 1:
-            law = fitting.fit(params, steps, ratio, form=form)
-            fits[form] = {key: law[key] for key in OF_A_FORM} | {"loo_rmse": leave_one_out(law)}
+            law = fitting.fit(params, steps, ratio, form=form, sigma=sigma)
+            fits[form] = {key: law[key] for key in OF_A_FORM}
+            fits[form] |= {"loo_rmse": leave_one_out(law)} if leave_out else {}
     ranked = [form for form, fit in fits.items() if fit["aicc"] is not None]
     winner = min(ranked, key=lambda form: fits[form]["aicc"]) if ranked else None
-    return {"forms": fits, "winner": winner, "holdouts": _holdouts(params, steps, ratio, list(fits))}
+    return {"forms": fits, "winner": winner, "holdouts": holdouts(params, steps, ratio, list(fits), sigma)}
 
 
 def leave_one_out(law):
@@ -70,20 +76,25 @@ def leave_one_out(law):
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
-def _holdouts(params, steps, ratio, names):
-    """See `compare`."""
+def holdouts(params, steps, ratio, names, sigma=None, **loss):
+    """Cells predicted by each of the forms `names` fitted to the others, see `compare`; loss: options of a Problem."""
+    x, y = (np.log(column) - np.log(column).mean() for column in (params, steps))
+    weights = None if sigma is None else estimation.relative_weights(sigma)
     sizes, times = np.unique(params), np.unique(steps)
     corners = {
-        "largest model": params == sizes[-1],
-        "last step": steps == times[-1],
+        "largest model": params >= _first_of_last(params),
+        "last step": steps >= _first_of_last(steps),
         "far corner": np.isin(params, sizes[-2:]) & np.isin(steps, times[-2:]),
     }
     out = {}
     for name, held in corners.items():
+        if not held.any():
+            continue  # a table that is no grid has no such corner
         if len(np.unique(params[~held])) < 3 or len(np.unique(steps[~held])) < 3:
             continue  # a constant and a power need three: there is no such hold-out
         kept = [form for form in names if (~held).sum() > len(forms.centred(form))]
-        predicted = {form: _extrapolated(form, params, steps, ratio, held) for form in kept}
+        problems = {form: Problem(form, x, y, ratio, weights=weights, **loss) for form in kept}
+        predicted = {form: _extrapolated(problem, held) for form, problem in problems.items()}
         out[name] = {
             "params": params[held].tolist(),
             "steps": steps[held].tolist(),
@@ -94,11 +105,15 @@ def _holdouts(params, steps, ratio, names):
     return out
 
 
-def _extrapolated(form, params, steps, ratio, held):
-    """Ratios of the `held` cells (a mask) by `form`, fitted to the others."""
-    x, y = (np.log(column) - np.log(column).mean() for column in (params, steps))
-    best = estimation.estimate(Problem(form, x, y, ratio).among(~held)).result
-    return forms.values(form, best.params.valuesdict(), x[held], y[held])[0]
+def _first_of_last(values, share=0.1):
+    """The largest value, or the next below until a tenth of the cells are at or beyond it (no grid)."""
+    return next(value for value in np.unique(values)[::-1] if np.mean(values >= value) >= share)
+
+
+def _extrapolated(problem, held):
+    """Ratios of the `held` cells (a mask) by the problem's form, fitted to the others."""
+    best = estimation.estimate(problem.among(~held)).result
+    return forms.values(problem.form, best.params.valuesdict(), problem.x[held], problem.y[held])[0]
 
 
 def lack_of_fit(law):
@@ -172,4 +187,6 @@ def sensitivity(table, column, kind="total", warmup=None):
 
 def _brief(params, steps, ratio):
     law = fitting.fit(params, steps, ratio)
-    return {key: law[key] for key in ("n", "coefficients", "profile", "rmse", "verdict", "bounds_hit")}
+    keys = ("form", "n", "coefficients", "profile", "rmse", "bounds_hit")
+    alone = law["supported"] and {key: law["supported"][key] for key in keys}
+    return {key: law[key] for key in keys} | {"verdict": law["verdict"], "supported": alone}

@@ -24,44 +24,76 @@ UNKNOWN = {"low": None, "high": None, "low_unbounded": True, "high_unbounded": T
 def without_a_term(problem):
     """{b, c: the least sum of squares of the additive form without its size term, without its training term}."""
     return {
-        SIZE.scale: _least(lambda beta: _left(problem.response, np.exp(-beta * problem.y))),
-        TRAINING.scale: _least(lambda alpha: _left(problem.response, np.exp(-alpha * problem.x))),
+        SIZE.scale: _least(lambda beta: squares_left(problem, np.exp(-beta * problem.y))),
+        TRAINING.scale: _least(lambda alpha: squares_left(problem, np.exp(-alpha * problem.x))),
     }
 
 
-def additive(problem, best):
-    """{a, alpha, beta: {low, high, low_unbounded, high_unbounded}} of the additive form, by variable projection.
+def constant(problem):
+    """The sum of squares left by the best constant."""
+    return squares_left(problem)
 
-    best: lmfit's result of the least squares of `problem`.
+
+def instead_of_a_term(problem):
+    """What takes the place of a falling power: {"rises", "levels": {b, c: (least sum of squares, coefficients more)}}.
+
+    rises: a line in the logarithm that rises. levels: any function, a value for each that the variable takes.
     """
-    if best.ndata == len(best.params):
-        return {name: dict(UNKNOWN) for name in ("a", "alpha", "beta")}
-    x, y, ratio = problem.x, problem.y, problem.response
-    at = best.params.valuesdict()
-    allowed = _allowed(best.chisqr, best.nfree, problem.rounding)
+    out = {"rises": {}, "levels": {}}
+    for term, own, other in ((SIZE, problem.x, problem.y), (TRAINING, problem.y, problem.x)):
+        levels = (own == np.unique(own)[1:, None]).astype(float)
+        rising = own - own.min()
 
-    starts = [(alpha, beta) for alpha in GRID[::2] for beta in GRID[::2]] + [(at["alpha"], at["beta"])]
+        def with_levels(exponent, levels=levels, other=other):
+            return _left_free(problem, levels, np.exp(-exponent * other))
+
+        def with_a_line(exponent, rising=rising, other=other):
+            return squares_left(problem, np.exp(-exponent * other), rising)
+
+        out["rises"][term.scale] = _least(with_a_line), 1
+        out["levels"][term.scale] = _least(with_levels), len(levels)
+    return out
+
+
+def additive(problem, best):
+    """{a, alpha, beta: {low, high, low_unbounded, high_unbounded}} of a form that adds terms, by variable projection.
+
+    The form is the additive one or one with a single term, which has no interval of the other exponent. best: lmfit's
+    result of the least squares of `problem`.
+    """
+    terms = forms.terms_of(problem.form)
+    if best.ndata == len(best.params):
+        return {name: dict(UNKNOWN) for name in ("a", *(term.exponent for term in terms))}
+    variables = {SIZE: problem.x, TRAINING: problem.y}
+    at = best.params.valuesdict()
+    allowed = most_squares(best.chisqr, best.nfree, problem.rounding)
+    starts = [(alpha, beta) for alpha in GRID[::2] for beta in GRID[::2]]
+    starts += [(at["alpha"], at["beta"])] if len(terms) == 2 else []
 
     def given_a(a):
+        if len(terms) == 1:
+            return _solved_given_a(problem, a, _single_given_a(problem, terms[0], a), terms)[1]
         start = min(starts, key=lambda exponents: _solved_given_a(problem, a, np.log(exponents))[1])
         return _given_a(problem, a, start, allowed).fun
 
-    def given_log_alpha(log_alpha):
-        size = np.exp(-math.exp(log_alpha) * x)
-        return _least(lambda beta: _left(ratio, size, np.exp(-beta * y)))
+    def given_exponent(term):
+        def objective(log_exponent):
+            own = np.exp(-math.exp(log_exponent) * variables[term])
+            if len(terms) == 1:
+                return squares_left(problem, own)
+            (other,) = (variables[other] for other in terms if other != term)
+            return _least(lambda exponent: squares_left(problem, own, np.exp(-exponent * other)))
 
-    def given_log_beta(log_beta):
-        training = np.exp(-math.exp(log_beta) * y)
-        return _least(lambda alpha: _left(ratio, np.exp(-alpha * x), training))
+        return objective
 
-    low, high = (_end(given_a, allowed, at["a"], limit) for limit in (0.0, 2 * ratio.max()))
+    low, high = (farthest(given_a, allowed, at["a"], limit) for limit in (0.0, 2 * problem.response.max()))
     out = {"a": {"low": low or 0.0, "high": high, "low_unbounded": False, "high_unbounded": high is None}}
-    for term, objective in ((SIZE, given_log_alpha), (TRAINING, given_log_beta)):
+    for term in terms:
         out[term.exponent] = interval = dict(UNKNOWN)
         if at[term.centred_scale] == -math.inf:
             continue
         for side, bound in zip(("low", "high"), BOUNDS, strict=True):
-            end = _end(objective, allowed, math.log(at[term.exponent]), math.log(bound))
+            end = farthest(given_exponent(term), allowed, math.log(at[term.exponent]), math.log(bound))
             interval |= {side: None if end is None else math.exp(end), f"{side}_unbounded": end is None}
     return out
 
@@ -75,7 +107,7 @@ def by_refit(problem, best):
     names = [name for name in ("a", "alpha", "beta", "k") if name in at]
     if best.ndata <= len(at):
         return {name: dict(UNKNOWN) for name in names}
-    allowed = _allowed(best.chisqr, best.ndata - len(at), problem.rounding)
+    allowed = most_squares(best.chisqr, best.ndata - len(at), problem.rounding)
     limits = {"a": (0.0, 2 * problem.response.max()), "k": forms.POWERS, "alpha": BOUNDS, "beta": BOUNDS}
     scale_of = {term.exponent: term.centred_scale for term in TERMS if term.centred_scale in at}
     if problem.form == "multiplicative":
@@ -87,7 +119,7 @@ def by_refit(problem, best):
             continue
         value = at[name] / at.get("k", 1.0) if name in scale_of else at[name]
         value = min(max(value, limits[name][0]), limits[name][1])
-        objective, search = _refitted(problem, name, at), _end if name == "a" else _end_in_log
+        objective, search = _refitted(problem, name, at), farthest if name == "a" else _farthest_in_log
         for side, limit in zip(("low", "high"), limits[name], strict=True):
             end = search(objective, allowed, value, limit)
             interval |= {side: end, f"{side}_unbounded": end is None}
@@ -149,37 +181,53 @@ def profile_curve(law):
         size = np.exp(-alpha * problem.x)
 
         def given_log_beta(log_beta, size=size):
-            return _left(problem.response, size, np.exp(-math.exp(log_beta) * problem.y))
+            return squares_left(problem, size, np.exp(-math.exp(log_beta) * problem.y))
 
         refit = minimize_scalar(given_log_beta, bounds=np.log(BOUNDS), method="bounded")
         design = np.column_stack([np.ones_like(size), size, np.exp(-math.exp(refit.x) * problem.y)])
-        out["a"].append(float(nnls(design, problem.response)[0][0]))
+        out["a"].append(float(nnls(problem.weighted(design), problem.weighted(problem.response))[0][0]))
         out["objective"].append(float(refit.fun))
     if (free := law["degrees_of_freedom"]) > 0:
-        out["allowed"] = _allowed(law["objective"], free, 0.0)
+        out["allowed"] = most_squares(law["objective"], free, 0.0)
     return out
 
 
 def at_ends_of_a(law):
-    """The natural coefficients of the additive law refitted with `a` at each end of its 95 % interval, low end first.
+    """The natural coefficients of a law that adds terms, refitted with `a` at each end of its 95 % interval, low first.
 
-    [{a, b, alpha, c, beta}]; an end that is unbounded, or that is the estimate itself, has none.
+    [{a, b, alpha, c, beta}], those that the form has; an end that is unbounded, or the estimate itself, has none.
     """
-    problem = Problem.of_law(law)
+    problem, terms = Problem.of_law(law), forms.terms_of(law["form"])
     values = {name: entry["value"] for name, entry in law["coefficients"].items()}
-    exponents = (values["alpha"] or 0.5, values["beta"] or 0.5)
+    middles = {SIZE: law["P0"], TRAINING: law["S0"]}
     tolerance = 1e-6 * problem.response.mean()
     out = []
     for a in (law["profile"]["a"][end] for end in ("low", "high")):
         if a is None or abs(a - values["a"]) <= tolerance:
             continue
-        refits = [_given_a(problem, a, start, law["objective"]) for start in (exponents, *STARTS)]
-        refit = min(refits, key=lambda refit: refit.fun)
-        (size, training), _ = _solved_given_a(problem, a, refit.x)
-        alpha, beta = _exponents(refit.x)
-        b, c = size * law["P0"] ** alpha, training * law["S0"] ** beta
-        out.append({"a": a, "b": float(b), "alpha": float(alpha), "c": float(c), "beta": float(beta)})
+        at, exponents = {"a": a}, [values[term.exponent] or 0.5 for term in terms]
+        if len(terms) == 2:
+            refits = [_given_a(problem, a, start, law["objective"]) for start in (exponents, *STARTS)]
+            best = min(refits, key=lambda refit: refit.fun).x
+        else:
+            best = _single_given_a(problem, terms[0], a)
+        scales, _ = _solved_given_a(problem, a, best, terms)
+        for term, scale, exponent in zip(terms, scales, _exponents(best), strict=True):
+            at |= {term.scale: float(scale * middles[term] ** exponent), term.exponent: float(exponent)}
+        out.append(at)
     return out
+
+
+def _single_given_a(problem, term, a):
+    """The logarithm of the exponent of a law of one term with this constant, by least squares, `[1]`."""
+    grid = np.log(FINE)
+
+    def left(log_exponent):
+        return _solved_given_a(problem, a, np.array([log_exponent]), (term,))[1]
+
+    best = int(np.argmin([left(point) for point in grid]))
+    ends = grid[[max(best - 1, 0), min(best + 1, len(grid) - 1)]]
+    return np.array([minimize_scalar(left, bounds=ends, method="bounded").x])
 
 
 def _given_a(problem, a, exponents, squares):
@@ -194,21 +242,30 @@ def _given_a(problem, a, exponents, squares):
     return minimize(left, np.log(exponents), method="Nelder-Mead", options={"fatol": 1e-3 * squares})
 
 
-def _solved_given_a(problem, a, log_exponents):
-    """((size term at P0, training term at S0), sum of squares) of the best non-negative terms with these exponents."""
-    alpha, beta = _exponents(log_exponents)
-    design = np.column_stack([np.exp(-alpha * problem.x), np.exp(-beta * problem.y)])
-    terms, norm = nnls(design, problem.response - a)
-    return terms, norm**2
+def _solved_given_a(problem, a, log_exponents, terms=TERMS):
+    """(each of `terms` at the middle of the data, sum of squares) of the best non-negative ones, exponents given."""
+    variables = {SIZE: problem.x, TRAINING: problem.y}
+    powers = [np.exp(-e * variables[term]) for term, e in zip(terms, _exponents(log_exponents), strict=True)]
+    scales, norm = nnls(problem.weighted(np.column_stack(powers)), problem.weighted(problem.response - a))
+    return scales, norm**2
 
 
 def _exponents(logarithms):
     return np.exp(np.clip(logarithms, *np.log(BOUNDS)))
 
 
-def _left(target, *columns):
+def squares_left(problem, *columns):
     """Sum of squares left by the best non-negative constant and coefficients of `columns`."""
-    return nnls(np.column_stack([np.ones_like(target), *columns]), target)[1] ** 2
+    design = np.column_stack([np.ones_like(problem.response), *columns])
+    return nnls(problem.weighted(design), problem.weighted(problem.response))[1] ** 2
+
+
+def _left_free(problem, levels, column):
+    """Sum of squares left by the best constants, of any sign, of `levels` `[m, n]`, and a coefficient of `column`."""
+    design = problem.weighted(np.column_stack([np.ones_like(column), *levels, column]))
+    target = problem.weighted(problem.response)
+    residuals = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
+    return float(residuals @ residuals)
 
 
 def _least(objective):
@@ -220,12 +277,12 @@ def _least(objective):
     return float(min(refined.fun, values[best]))
 
 
-def _allowed(squares, free, rounding):
+def most_squares(squares, free, rounding):
     """The largest sum of squares of a 95 % interval."""
     return squares * (1 + scipy.stats.f.ppf(LEVEL, 1, free) / free) + rounding
 
 
-def _end(objective, allowed, estimate, limit):
+def farthest(objective, allowed, estimate, limit):
     """The farthest point from `estimate` towards `limit` still allowed; None when that is the limit itself."""
     points = np.linspace(estimate, limit, POINTS + 1)
     within = [i for i in range(1, POINTS + 1) if objective(points[i]) <= allowed]
@@ -237,7 +294,7 @@ def _end(objective, allowed, estimate, limit):
     return float(brentq(lambda point: objective(point) - allowed, points[last], points[last + 1], xtol=1e-10))
 
 
-def _end_in_log(objective, allowed, estimate, limit):
+def _farthest_in_log(objective, allowed, estimate, limit):
     """The same, searched in the logarithm of a positive coefficient."""
-    end = _end(lambda log: objective(math.exp(log)), allowed, math.log(estimate), math.log(limit))
+    end = farthest(lambda log: objective(math.exp(log)), allowed, math.log(estimate), math.log(limit))
     return None if end is None else math.exp(end)

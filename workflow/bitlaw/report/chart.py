@@ -19,7 +19,7 @@ import vl_convert
 
 from bitlaw.laws.fitting import values_of
 from bitlaw.laws.forms import evaluate
-from bitlaw.laws.verdict import is_law
+from bitlaw.laws.verdict import supported
 from bitlaw.study import PROTOCOLS
 
 COUNTS = {"total": "all parameters", "nonembedding": "without embeddings", "nominal": "as in the model's name"}
@@ -148,13 +148,15 @@ def _curves(cells, laws):
             law = laws.get(modality, {}).get(protocol)
             for count in counts(cells):
                 same = {"kind": "curve", "protocol": protocol, "modality": modality, "step": int(step), "size": count}
-                fit = law if not law or law["params_kind"] == count else law.get("sensitivity", {}).get(count)
+                fit = supported(
+                    law if not law or law["params_kind"] == count else law.get("sensitivity", {}).get(count)
+                )
                 data = group[group[f"cr_{protocol}"].notna()].sort_values(f"params_{count}")
                 params, ratio = data[f"params_{count}"].to_numpy(float), data[f"cr_{protocol}"].to_numpy(float)
-                if is_law(fit) and len(params):
+                if fit and len(params):
                     params = np.geomspace(params[0], params[-1], CURVE_POINTS)
-                    ratio = evaluate("additive", values_of(fit), params, float(step))
-                same["fitted"] = "law" if is_law(fit) else "no law"
+                    ratio = evaluate(fit["form"], values_of(fit), params, float(step))
+                same["fitted"] = "law" if fit else "no law"
                 rows += [
                     same | {"at": float(f"{p:.5g}"), "y": float(f"{r:.5g}")} for p, r in zip(params, ratio, strict=True)
                 ]

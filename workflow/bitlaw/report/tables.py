@@ -6,6 +6,7 @@ import pandas as pd
 
 from bitlaw.compression.accounting import AUDIT_TERMS
 from bitlaw.laws import formatting
+from bitlaw.laws.verdict import GREEK, supported
 from bitlaw.report.chart import anchor
 from bitlaw.study import PROTOCOLS
 
@@ -95,14 +96,15 @@ def audit(cells):
 
 
 def coefficients(modality, protocol, law):
-    """The law's coefficients with errors and intervals."""
+    """The coefficients of the terms that the data support, with errors and intervals; of all where there is no law."""
+    law = supported(law) or law
     columns = [("coefficient", None), ("value", ".4g"), ("standard error", ".2g"), ("95 % profile interval", None),
                ("95 % bootstrap interval", None), ("why no error", None)]  # fmt: skip
     rows = []
     for name, entry in law["coefficients"].items():
         intervals = (law.get("profile", {}), law.get("bootstrap", {}).get("coefficients", {}))
         ends = [formatting.ends(interval[name]) if name in interval else "" for interval in intervals]
-        rows.append([formatting.GREEK.get(name, name), entry["value"], entry["stderr"], *ends, entry["reason"]])
+        rows.append([GREEK.get(name, name), entry["value"], entry["stderr"], *ends, entry["reason"]])
     return table(f"law-{modality}-{protocol}", f"{modality}, {protocol}: coefficients of the law", columns, rows)
 
 
@@ -169,6 +171,7 @@ def jobs(path):
     return table("jobs", "what the jobs of each rule took, start-up and loading of libraries included", columns, rows)
 
 
+ENDS = {"": "", "_low": ", low end", "_high": ", high end"}  # of an interval: suffix of the column, words
 CELL = {"modality": ("modality", None), "model": ("model", None), "step": ("step", ",.0f")}
 OF_OTHER_STAGES = {  # name of the csv → function of its path
     "classical": lambda path: of_csv(
@@ -199,6 +202,23 @@ OF_OTHER_STAGES = {  # name of the csv → function of its path
         | {f"ratio_{name}": (words, ".3f") for name, words in (("min", "least ratio"), ("median", "median"))}
         | {f"ratio_{name}": (words, ".3f") for name, words in (("p95", "95 %"), ("max", "largest"))}
         | {"worst_chunk": ("worst chunk", ",.0f")},
+    ),
+    "laws_together": lambda path: of_csv(
+        path,
+        "laws-together",
+        "exponents of all laws with 95 % profile intervals, and how many times more halves the distance",
+        {"modality": ("modality", None), "protocol": ("protocol", None), "verdict": ("verdict", None)}
+        | {
+            f"{name}{end}": (f"{sign}{words}", ".2g")
+            for name, sign in (("alpha", "α"), ("beta", "β"))
+            for end, words in ENDS.items()
+        }
+        | {
+            f"{name}_to_halve{end}": (f"× {name}{words}", ".3g")
+            for name in ("parameters", "steps")
+            for end, words in ENDS.items()
+        }
+        | {"crossing": ("at the last step, against", None)},
     ),
     "benchmarks": jobs,
 }
