@@ -15,7 +15,7 @@ from bitlaw import InputError, study
 from bitlaw.report import findings
 from bitlaw.runtime import imports, logs, resources
 
-if not os.path.exists("config.yaml"):
+if not os.path.exists("config.yaml") and not workflow.overwrite_configfiles:
     raise WorkflowError(
         f"{os.getcwd()}: holds no config.yaml; a study keeps its data and results where it runs, so run it in "
         f"{workflow.basedir}, or copy config.yaml and data/ladder from there"

@@ -259,7 +259,7 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(finished):
 
 def test_another_working_directory_needs_a_configuration_there(finished, tmp_path):
     ran = run(finished, "-n", "--directory", tmp_path)
-    assert ran.returncode != 0 and f"{tmp_path}: holds no config.yaml" in ran.stderr
+    assert ran.returncode != 0 and f"{tmp_path}: holds no config.yaml" in ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr
 
 
