@@ -22,7 +22,7 @@ test: .venv/ready-to-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/ready-to-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 # On Debian, as root: installs SLURM's daemons, runs a cluster of four nodes on this machine, and ends it.
 test-slurm: .venv/ready-to-test slurm
