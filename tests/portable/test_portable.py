@@ -28,13 +28,32 @@ KERNELS = {
     # by the name of the oldest processor that shares its kernels in a 64-bit library
     "OpenBLAS for Prescott": ({"OPENBLAS_CORETYPE": "Prescott"}, "Katmai", set()),
 }
+# torch's own kernels, and oneDNN's and MKL's below them
+TORCH = {
+    "AVX2": (
+        {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+        {"avx2"},
+    ),
+    "no AVX": (
+        {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+        set(),
+    ),
+}
 COMPILED = {
     "no AVX-512": ({"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}, {"avx2", "fma"}),
     "no FMA": ({"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": "-fma"}, {"avx2"}),
     "no AVX2": ({"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": "+avx"}, {"avx"}),
     "generic": ({"NUMBA_CPU_NAME": "generic"}, set()),
 }
-OF_THIS_SUITE = {"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONPATH"}
+OF_THIS_SUITE = {
+    *TORCH["AVX2"][0],
+    "OMP_NUM_THREADS",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_NUM_THREADS",
+    "PYTHONPATH",
+}
 
 
 def run(command, argument, variables, compiled):
@@ -98,6 +117,18 @@ def test_kernels_of_matrix_products(tmp_path, name):
     report = run_here(tmp_path, variables)
     assert report["blas"] == chosen
     check(report, tmp_path)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", TORCH)
+def test_kernels_of_torch(name, threads):
+    variables, features = TORCH[name]
+    needs(features)
+    report = run_here("digits", variables | {"OMP_NUM_THREADS": str(threads)})
+    assert report["kernels"] == variables["ATEN_CPU_CAPABILITY"].upper()
+    table = known_answers.read_table()
+    assert len(report["answers"]) == len(table["tiny"]) + 5
+    assert {name: table["answers"][name] for name in report["answers"]} == report["answers"]
 
 
 @pytest.mark.parametrize("name", COMPILED)

@@ -2,6 +2,7 @@
 
     python worker.py FOLDER      encodes the plain bytes into FOLDER/NAME.blaw and prints a report as JSON
     python worker.py streams     writes the committed streams anew
+    python worker.py digits      prints the known answers that torch's int8 products give, and torch's kernels, as JSON
     python worker.py assembly    compiles the elementwise functions and prints their floating-point instructions as JSON
 
 Runs wherever numpy, numba and tokenizers do, also where there is no pytest: on an emulated processor.
@@ -86,6 +87,17 @@ def report(out):
     return found | {"imported": [name for name in ("torch", "transformers") if name in sys.modules]}
 
 
+def digits():
+    """Known answers by int8 digits in torch operations: {answers: {model: answer}, kernels: what torch chose}."""
+    import torch
+
+    table = known_answers.read_table()
+    names = [name for name in known_answers.all_names(table) if name.startswith("tiny/") or "-64k/" in name]
+    found = known_answers.compute(table, names, {"digits": known_answers.by_digits("cpu")})
+    answers = {name: str(own["digits"]) for name, _, own in found}
+    return {"answers": answers, "kernels": torch.backends.cpu.get_cpu_capability()}
+
+
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -153,6 +165,8 @@ if __name__ == "__main__":
     match sys.argv[1]:
         case "streams":
             make_streams()
+        case "digits":
+            print(json.dumps(digits()))
         case "assembly":
             print(json.dumps(assembly()))
         case folder:
