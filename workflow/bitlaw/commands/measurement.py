@@ -34,7 +34,8 @@ def measure(arguments, model, tokenizer, precision, folder):
     )  # fmt: skip
     labels = {"modality": arguments.cut, "model": str(arguments.model), "step": 0}  # the analysis asks for them
     about = cell.compress(of_cell, labels, folder / "cell")
-    return _described(about, manifest, [str(path) for path in paths], folder)
+    named = ["-" if path.parent == folder else str(path) for path in paths]  # what came from a pipe lies here
+    return _described(about, manifest, named, folder)
 
 
 def _available(chunking, paths, settings, chunk_bytes):
