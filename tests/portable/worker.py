@@ -127,7 +127,7 @@ def assembly():
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("tiny/gpt_neox", "tiny/llama"):  # layer norm and gelu; RMS norm and silu
             model = checkpoint.load(known_answers.model_folder(table, name, scratch), stream_format.EXACT)
-            known_answers.by_float64_products(model, known_answers.token_ids(table)[:80])
+            known_answers.by_products(model, known_answers.token_ids(table)[:80])
     _product_and_sum(*np.ones((3, 64), dtype=np.float32))
     found = {"allowed to fuse": _floating_point(_product_and_sum)}
     for module in (sys.modules[f"{arithmetic.__package__}.float64"], integer_softmax):

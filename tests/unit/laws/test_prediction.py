@@ -50,12 +50,12 @@ def test_a_sharp_law_has_the_prediction_interval_of_a_linear_one(law):
 @pytest.mark.parametrize(("params", "steps"), [(4e5, 300), (8e6, 2400)])
 def test_new_cells_lie_within_at_the_nominal_rate(params, steps):
     inside = 0
-    for seed in range(100):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         law = fitting.fit(P, S, truth(P, S) + NOISE * rng.normal(size=len(P)))
         said = new_cell(law, params, steps)
         inside += said["low"] <= truth(params, steps) + NOISE * rng.normal() <= said["high"]
-    assert inside / 100 >= 0.89  # 0.95 ± 0.022
+    assert inside / 40 >= 0.82  # 0.95 ± 0.034
 
 
 def test_a_law_in_training_alone_predicts_within_its_sizes_and_refuses_beyond(training_only):
