@@ -142,6 +142,15 @@ def test_few_rows_of_attention_and_of_a_linear_layer_at_a_time(models, by_digits
     assert np.array_equal(digit_logits(by_digits["qwen2"], ids), whole)
 
 
+def test_digits_where_int8_products_saturate(models, by_digits, monkeypatch):
+    """As the library below torch does on processors without VNNI; products of int32 take their place."""
+    monkeypatch.setattr(arithmetic_torch, "_int_mm_adds_exactly", lambda: False)
+    monkeypatch.setattr(torch, "_int_mm", None)
+    if by_digits["qwen2"].device.type == "cpu":
+        ids = ids_of(models["qwen2"], 6, 150)
+        assert np.array_equal(digit_logits(by_digits["qwen2"], ids), one_shot(models["qwen2"], ids))
+
+
 def test_a_slot_may_be_used_again(models, by_digits):
     model, other = models["llama"], by_digits["llama"]
     cache, other_cache = model.new_cache(1, 100), other.new_cache(1, 100)

@@ -5,6 +5,7 @@ a Python number, which CUDA would replace by a product with its inverse. Where t
 two is NaN.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -78,7 +79,10 @@ def products(a, b):
         left, right = (t[..., first : first + INPUTS].flatten(1, 2).contiguous() for t in (a, b))
         sums = torch.empty((groups, left.shape[1], right.shape[1]), dtype=torch.int32, device=a.device)
         for group in range(groups):
-            torch._int_mm(left[group], right[group].t(), out=sums[group])
+            if a.device.type == "cpu" and not _int_mm_adds_exactly():
+                torch.mm(left[group].int(), right[group].t().int(), out=sums[group])
+            else:
+                torch._int_mm(left[group], right[group].t(), out=sums[group])
         sums = sums.view(groups, high, -1, wide, outputs)[:, :, :rows]
         part = 0
         for weight in range(high + wide - 1):
@@ -86,6 +90,17 @@ def products(a, b):
             part = part * 256 + sum(same[1:], same[0]).double()
         total = total + part
     return total
+
+
+@cache
+def _int_mm_adds_exactly():
+    """Whether products of int8 matrices are exact on this processor.
+
+    Where it has no VNNI instructions, the library below torch adds pairs of products in 16 bits, which saturate.
+    """
+    extremes = torch.tensor([-128, 127], dtype=torch.int8).repeat_interleave(UNIT).expand(4 * UNIT, -1).contiguous()
+    sums = torch._int_mm(extremes.t().contiguous(), extremes)
+    return torch.equal(sums.double(), extremes.double().t() @ extremes.double())
 
 
 def linear(x, matrix):
