@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from outcome import cells, laws_and_tables
-from repository import EXAMPLE, SNAKEMAKE, clone_to
+from repository import SNAKEMAKE
 
 pytestmark = [
     pytest.mark.drill,
@@ -28,14 +28,6 @@ KILLS = 50
 PLACES = 10
 COMMAND = [SNAKEMAKE, "--cores", "8", "--configfile", "mine.yaml", "--rerun-incomplete"]
 RESULTS = "results/mine"
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """The README's example; its data is cut and tokenised, as every drill is about results."""
-    folder = clone_to(tmp_path_factory.mktemp("clone"))
-    (folder / "mine.yaml").write_text(EXAMPLE)
-    return folder
 
 
 @pytest.fixture(scope="module")

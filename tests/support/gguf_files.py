@@ -12,6 +12,15 @@ from bitlaw.data import vocabularies
 CONTROL = "<|im_start|>"
 LACKING = "\x04\x1d"
 HEADS, KEY_HEADS = 4, 2
+SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KEY_HEADS,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+}
 
 
 def vocabulary_of(tokenizer):
@@ -28,15 +37,9 @@ def llama(vocabulary):
     torch.manual_seed(5)
     config = LlamaConfig(
         vocab_size=len(vocabulary[0]),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
-        max_position_embeddings=128,
+        **SHAPE,
         rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
@@ -47,17 +50,7 @@ def llama(vocabulary):
 
 def qwen2(vocabulary, **more):
     torch.manual_seed(6)
-    config = Qwen2Config(
-        vocab_size=len(vocabulary[0]),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        **more,
-    )
+    config = Qwen2Config(vocab_size=len(vocabulary[0]), **SHAPE, **more)
     model = Qwen2ForCausalLM(config).eval()
     with torch.no_grad():
         for tensor in model.parameters():

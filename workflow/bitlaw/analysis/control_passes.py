@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitlaw.compression import accounting, known_answers, scoring, top_bits
-from bitlaw.compression.stream_format import EXACT
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
 from bitlaw.runtime import gpu
@@ -102,8 +101,7 @@ def run(
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
     with gpu.lease(device), gpu.failures(device):
         gpu.check(device)
-        if device != "cpu" and precision == EXACT:
-            known_answers.check(device)
+        known_answers.check_device(device, precision)
         model = checkpoint.load(folder, precision, device, context, tokens.prefix(tokenizer, bos))
         at_a_time = None if device == "cuda" else tokens_at_a_time
         rows = score(kind, model, opened, spelling, chunks, at_a_time)

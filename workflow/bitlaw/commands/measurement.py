@@ -16,12 +16,12 @@ def measure(arguments, model, tokenizer, precision, folder):
     `shards.cut` and `cell.compress` do.
     """
     from bitlaw.compression import cell
-    from bitlaw.data import chunking, seven_bit, shards, tokens
+    from bitlaw.data import seven_bit, shards, tokens
 
     folder, chunk_bytes = Path(folder), arguments.chunk_bytes
     paths = inputs.collect(arguments.file, folder)
     settings = inputs.settings(arguments.cut, paths, arguments.chunks, arguments.convert)
-    available = _available(chunking, paths, settings, chunk_bytes)
+    available = _available(paths, settings, chunk_bytes)
     manifest = shards.cut(folder, {"chunks": available} | settings, chunk_bytes, folder / "shards")
     opened, spelling, sha256 = tokens.open_tokenizer(tokenizer)
     texts = [seven_bit.to_ascii(chunk) for chunk in shards.read(folder / "shards")]
@@ -38,8 +38,10 @@ def measure(arguments, model, tokenizer, precision, folder):
     return _described(about, manifest, named, folder)
 
 
-def _available(chunking, paths, settings, chunk_bytes):
+def _available(paths, settings, chunk_bytes):
+    """How many chunks the files give; InputError where there is none."""
     from bitlaw import InputError
+    from bitlaw.data import chunking
 
     available = chunking.open_chunks({str(path): path for path in sorted(paths)}, settings, chunk_bytes).available
     if not available:
@@ -52,9 +54,9 @@ def _described(about, manifest, paths, folder):
     from bitlaw.analysis import cell_table, classical, prior_and_context
     from bitlaw.data import shards
 
-    cells = [folder / "cell.json"]
+    cell = folder / "cell.json"
     chunks = [bytes(row) for row in shards.read(folder / "shards")]
-    context = json.loads(prior_and_context.table(cells).to_json(orient="records", double_precision=15))
+    context = json.loads(prior_and_context.table([cell]).to_json(orient="records", double_precision=15))
     if len(chunks) == 1:  # whose draws are all the same: no interval
         context = [{name: None if name.endswith(("_low", "_high")) else row[name] for name in row} for row in context]
     return {
@@ -65,7 +67,7 @@ def _described(about, manifest, paths, folder):
         "bytes": about["chunks"] * manifest["chunk_bytes"],
         "tokens": about["tokens"],
         "window": about["window"],
-        **{protocol: _ratio(about, protocol, cells[0]) for protocol in ("lossless", "published")},
+        **{protocol: _ratio(about, protocol, cell) for protocol in ("lossless", "published")},
         "dropped": about["dropped"],
         "audit": {name.removeprefix("audit_"): _plain(about[name]) for name in about if name.startswith("audit_")},
         "prior_and_context": [
@@ -79,18 +81,8 @@ def _described(about, manifest, paths, folder):
 
 ABOUT = (
     *("params_total", "params_nonembedding", "weights_sha256", "tokenizer_sha256", "origin"),
-    *(
-        "precision",
-        "mode",
-        "compute",
-        "device",
-        "machine",
-        "versions",
-        "stream_bits",
-        "escaped_symbols",
-        "repaired_bytes",
-    ),
-    *("peak_memory_bytes", "decode_check"),
+    *("precision", "mode", "compute", "device", "machine", "versions", "stream_bits"),
+    *("escaped_symbols", "repaired_bytes", "peak_memory_bytes", "decode_check"),
 )
 
 

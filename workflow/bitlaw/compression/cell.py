@@ -149,9 +149,7 @@ def load(inputs):
             f"{inputs.token_file}: {len(ids)} chunks, {inputs.shard_folder} has {len(chunks)}: remove it and run again"
         )
     about = checkpoint.describe(inputs.folder)
-    if inputs.device != "cpu" and EXACT in (inputs.precision, inputs.published):
-        with compiling.one_at_a_time():
-            known_answers.check(inputs.device)
+    known_answers.check_device(inputs.device, inputs.precision, inputs.published)
     prefix = tokens.prefix(inputs.tokenizer, inputs.bos)
     model = checkpoint.load(inputs.folder, inputs.precision, inputs.device, inputs.context, prefix)
     checkpoint.check_vocabulary(model, ids, f"{inputs.token_file}: ")
@@ -181,7 +179,7 @@ def measure(inputs, loaded):
     plain = [own.lengths for own in scores]
     if loaded.model.prefix is not None:
         bare = scoring.without_prefix(loaded.model)
-        again = scoring.score(bare, loaded.ids, _tokens_at_a_time(inputs), THREADS, "score without prefix")
+        again = scoring.score(bare, loaded.ids, _tokens_at_a_time(inputs), inputs.threads, "score without prefix")
         plain = [own.lengths for own in again]
     published, quantisation = _published_pass(inputs, loaded, plain)
     published_at = time.perf_counter()

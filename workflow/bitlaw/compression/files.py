@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from typing import NamedTuple
 
-from bitlaw.compression import codec, scoring, stream_format
+from bitlaw.compression import codec, known_answers, scoring, stream_format
 from bitlaw.compression.stream_format import CorruptStream
 from bitlaw.data import seven_bit, tokens
 from bitlaw.models import checkpoint
@@ -43,6 +43,7 @@ def open_coder(folder, tokenizer, precision, device="cpu", threads=1):
     In every precision but exact the number of torch's threads, which the stream then names, is set to `threads`.
     """
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
+    known_answers.check_device(device, precision)
     model = checkpoint.load(folder, precision, device, prefix=tokens.prefix(tokenizer, tokens.AUTO))
     if precision != stream_format.EXACT:
         import torch

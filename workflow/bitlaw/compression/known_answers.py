@@ -20,6 +20,7 @@ from bitlaw.compression import exact_decoder, range_coder, scoring
 from bitlaw.compression.stream_format import EXACT
 from bitlaw.models import checkpoint
 from bitlaw.models.exact.arithmetic import VERSION
+from bitlaw.runtime import compiling
 from bitlaw.runtime.atomic import replacing
 
 DATA = Path(__file__).parents[3] / "data"
@@ -154,6 +155,16 @@ def check(device):
                     f"precision exact on device {device}: {engine} {how} for the known answer {name}; choose another "
                     "device or precision, and report what `bitlaw doctor` says"
                 )
+
+
+def check_device(device, *precisions):
+    """`check` before anything is computed at `precisions` on `device`, where that needs it: exactly, on no processor.
+
+    One process at a time, as it may compile loops.
+    """
+    if device != "cpu" and EXACT in precisions:
+        with compiling.one_at_a_time():
+            check(device)
 
 
 def compute(table, names, engines=ENGINES):

@@ -53,11 +53,15 @@ def check(model, folder):
             "config.json if it is one"
         )
     starts = sorted({1, length // 2, length - STEPS} & {*range(1, length)})
-    wrong = next(filter(None, (_wrong_steps(model, ids, start, whole) for start in starts)), None)
+
+    def what_is_wrong():
+        return next(filter(None, (_wrong_steps(model, ids, start, whole) for start in starts)), None)
+
+    wrong = what_is_wrong()
     if wrong and model.cached:
         log.warning("%s: %s; so each step passes all tokens before it again, which takes long", name, wrong)
         model.cached = False
-        wrong = next(filter(None, (_wrong_steps(model, ids, start, whole) for start in starts)), None)
+        wrong = what_is_wrong()
     if wrong:
         raise InputError(f"{name}: {wrong}: choose a causal model whose steps give what one pass gives")
 

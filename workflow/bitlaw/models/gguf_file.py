@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from bitlaw import InputError
 from bitlaw.models import gguf_tokenizer
+from bitlaw.models.gguf_tokenizer import value
 from bitlaw.runtime.atomic import replacing_folder
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
@@ -71,13 +72,6 @@ def convert_file(path, folder):
         (new / "config.json").write_text(json.dumps(_config(meta, weights, path), indent=1) + "\n")
         save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
         tokenizer.save(str(new / "tokenizer.json"))
-
-
-def value(meta, key, path):
-    """What the metadata `meta` of the file `path` hold of `key`; InputError where they lack it."""
-    if key not in meta:
-        raise InputError(f"{path}: its metadata lack {key!r}; give another GGUF file of the model")
-    return meta[key]
 
 
 def _config(meta, weights, path):

@@ -39,10 +39,15 @@ def build(meta, path):
     return tokenizer
 
 
-def _value(meta, key, path):
-    if (key := f"tokenizer.ggml.{key}") not in meta:
+def value(meta, key, path):
+    """What the metadata `meta` of the GGUF file `path` hold of `key`; InputError where they lack it."""
+    if key not in meta:
         raise InputError(f"{path}: its metadata lack {key!r}; give another GGUF file of the model")
     return meta[key]
+
+
+def _value(meta, key, path):
+    return value(meta, f"tokenizer.ggml.{key}", path)
 
 
 def _byte_level(meta, path):

@@ -3,6 +3,7 @@
 import re
 
 from bitlaw import InputError
+from bitlaw.models import contexts
 
 # the names of one thing in one architecture or another
 COUNTS = (
@@ -10,7 +11,7 @@ COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     *("num_attention_heads", "n_head", "n_heads", "num_heads", "num_key_value_heads"),
 )
-CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "context_length")
+CONTEXTS = (*contexts.KEYS, "n_ctx")
 
 
 def check(path, config):
