@@ -50,10 +50,10 @@ def pythia_70m(dtype):
 
 def same_weights(model):
     """The transformers model as a bitlaw.models.gpt_neox.NeoX."""
-    weights = model.state_dict()
+    weights = {name.removeprefix("gpt_neox."): tensor for name, tensor in model.state_dict().items()}
     if "lm_head.weight" in weights:
         weights["embed_out.weight"] = weights.pop("lm_head.weight")
-    return gpt_neox.NeoX(model.config.to_dict(), weights, model.dtype)
+    return gpt_neox.NeoX(model.config.to_dict(), weights.__getitem__, model.dtype)
 
 
 @torch.no_grad()

@@ -184,27 +184,24 @@ def _load(folder, precision, device, context):
     if config.get("model_type") == gpt_neox.NeoX.architecture:
         other = gpt_neox.not_covered(config)
     if other is None:
-        model = _neox(folder, config, dtype, device)
-    elif precision == "int8":
+        return _neox(folder, config, dtype, device, precision == "int8")
+    if precision == "int8":
         raise InputError(
             f"{folder}: precision int8 is for GPT-NeoX models; choose fp32, bf16 or fp16 for this one "
             f"({other} in config.json)"
         )
-    else:
-        from bitlaw.models import autoregression, transformers_lm
+    from bitlaw.models import autoregression, transformers_lm
 
-        model = transformers_lm.Generic(folder, dtype, device, context)
-        autoregression.check(model, folder)
-    if precision == "int8":
-        from bitlaw.models import llm_int8
-
-        return llm_int8.quantised(model)
+    model = transformers_lm.Generic(folder, dtype, device, context)
+    autoregression.check(model, folder)
     return model
 
 
-def _neox(folder, config, dtype, device):
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _neox(folder, config, dtype, device, eight_bits):
+    """A NeoX, or one whose matrices are in eight bits; tensor after tensor goes from its file to the device."""
+    from contextlib import ExitStack
+
+    from safetensors import SafetensorError, safe_open
 
     from bitlaw.models import gpt_neox
     from bitlaw.models.exact import description
@@ -212,15 +209,27 @@ def _neox(folder, config, dtype, device):
     found = {"embed_out.weight" if n == "lm_head.weight" else n: shape for n, shape in shapes(folder).items()}
     found = {name.removeprefix("gpt_neox."): shape for name, shape in found.items()}
     sizes.compare(folder, sizes.of_neox(description.describe(folder)), found)
-    weights = {}
-    for path in weight_files(folder):
-        try:
-            weights |= load_file(path)
-        except SafetensorError as error:
-            raise InputError(f"{path}: not a safetensors file ({error}); fetch it again") from None
-    if "lm_head.weight" in weights:
-        weights["embed_out.weight"] = weights.pop("lm_head.weight")
-    return gpt_neox.NeoX(config, weights, dtype, device)
+    in_eight_bits = {}
+    if eight_bits:
+        from bitlaw.models import llm_int8
+
+        in_eight_bits = {"matrix": llm_int8.quantise, "product": llm_int8.by_rows}
+    with ExitStack() as stack:
+        files = {}
+        for path in weight_files(folder):
+            try:
+                file = stack.enter_context(safe_open(path, "pt"))
+            except SafetensorError as error:
+                raise InputError(f"{path}: not a safetensors file ({error}); fetch it again") from None
+            files |= {name.removeprefix("gpt_neox."): (file, name) for name in file.keys()}  # noqa: SIM118
+        if "lm_head.weight" in files:
+            files["embed_out.weight"] = files.pop("lm_head.weight")
+
+        def read(name):
+            file, stored = files[name]
+            return file.get_tensor(stored)
+
+        return gpt_neox.NeoX(config, read, dtype, device, **in_eight_bits)
 
 
 def load_published(folder, precision, device="cpu", context=None):
@@ -230,4 +239,4 @@ def load_published(folder, precision, device="cpu", context=None):
         return model
     from bitlaw.models import llm_int8
 
-    return llm_int8.at_threshold(model, llm_int8.THRESHOLD)
+    return llm_int8.WithOutliers(model, llm_int8.THRESHOLD)

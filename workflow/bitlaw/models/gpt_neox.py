@@ -44,16 +44,26 @@ def _rotary(config):
 class NeoX:
     """Weights and shape of a GPT-NeoX model (Black et al. 2022) in one dtype on one device.
 
-    `config` is config.json's content, `weights` maps Pythia's tensor names to tensors.
+    `config` is config.json's content; `read` gives the tensor of a name of Pythia's, without "gpt_neox.", and is asked
+    for one after the other. `matrix`, if given, makes of (layer, name, tensor) of a matrix of the blocks what `product`
+    multiplies with: no more than one of them is there in `dtype`, too.
     """
 
     architecture = "gpt_neox"
     prefix = given_context = None  # see `checkpoint.load`
 
-    def __init__(self, config, weights, dtype=torch.float32, device="cpu"):
-        get = {name.removeprefix("gpt_neox."): tensor.to(device, dtype) for name, tensor in weights.items()}
+    equally_long = False  # whether the sequences of a batch must be: see `llm_int8`
+
+    def __init__(self, config, read, dtype=torch.float32, device="cpu", matrix=None, product=linear):
+        def get(name):
+            return read(name).to(device, dtype)
+
+        def parameters(layer, short, long):
+            weight, bias = (get(f"layers.{layer}.{long}.{part}") for part in ("weight", "bias"))
+            return (matrix(layer, short, weight) if matrix and weight.dim() == 2 else weight), bias
+
         self.dtype, self.device = dtype, torch.device(device)
-        self.product = linear  # of the blocks; `int8` puts its own here
+        self.product = product  # of the blocks, (x `[batch, length, in]`, weight, bias)
         self.layers = config["num_hidden_layers"]
         self.heads = config["num_attention_heads"]
         self.width = config["hidden_size"]
@@ -61,12 +71,12 @@ class NeoX:
         self.context = config["max_position_embeddings"]
         self.eps = config["layer_norm_eps"]
         self.parallel = config.get("use_parallel_residual", True)
-        self.embedding, self.head_weight = get["embed_in.weight"], get["embed_out.weight"]
+        self.embedding, self.head_weight = get("embed_in.weight"), get("embed_out.weight")
         self.vocabulary = self.head_weight.shape[0]
-        self.final_norm = get["final_layer_norm.weight"], get["final_layer_norm.bias"]
+        self.final_norm = get("final_layer_norm.weight"), get("final_layer_norm.bias")
         self.blocks = [
             {
-                short: (get[f"layers.{i}.{long}.weight"], get[f"layers.{i}.{long}.bias"])
+                short: parameters(i, short, long)
                 for short, long in (
                     ("norm1", "input_layernorm"),
                     ("norm2", "post_attention_layernorm"),
@@ -102,7 +112,9 @@ class NeoX:
         x = embedding(ids.to(self.device), self.embedding)
         turn = tuple(t[past : past + length, None, None] for t in (self.cos, self.sin))
         # what each of several tokens behind a cache may see; a first block and a single token need no mask
-        mask = torch.ones(length, past + length, dtype=torch.bool, device=self.device).tril(past) if past else None
+        mask = None
+        if past and length > 1:
+            mask = torch.ones(length, past + length, dtype=torch.bool, device=self.device).tril(past)
         for number, block in enumerate(self.blocks):
             store = None if cache is None else cache[number]
             attended = self._attention(block, self._norm(x, block["norm1"]), store, past, turn, mask)
@@ -117,11 +129,7 @@ class NeoX:
         return layer_norm(x, (self.width,), *weight_and_bias, self.eps)
 
     def _mlp(self, block, x):
-        return self._product(gelu(self._product(self._norm(x, block["norm2"]), *block["up"])), *block["down"])
-
-    def _product(self, x, weight, bias):
-        """x·weightᵀ + bias over all rows of `x` `[batch, length, in]` at once."""
-        return self.product(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+        return self.product(gelu(self.product(self._norm(x, block["norm2"]), *block["up"])), *block["down"])
 
     def _rotate(self, x, cos, sin):
         """Rotary embedding (Su et al. 2021) of the first `rotary` entries of `x`, `[batch, length, heads, 2, size]`."""
@@ -131,7 +139,7 @@ class NeoX:
 
     def _attention(self, block, x, store, past, turn, mask):
         batch, length, _ = x.shape
-        qkv = self._product(x, *block["qkv"]).view(batch, length, self.heads, 3, self.size)
+        qkv = self.product(x, *block["qkv"]).view(batch, length, self.heads, 3, self.size)
         query, key = self._rotate(qkv[..., :2, :], *turn).transpose(1, 2).unbind(3)
         value = qkv[..., 2, :].transpose(1, 2)
         if store is not None:
@@ -139,7 +147,7 @@ class NeoX:
             store[0, :, :, past:end], store[1, :, :, past:end] = key, value
             key, value = store[0, :, :, :end], store[1, :, :, :end]
         out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=past == 0)
-        return self._product(out.transpose(1, 2).reshape(batch, length, self.width), *block["out"])
+        return self.product(out.transpose(1, 2).reshape(batch, length, self.width), *block["out"])
 
     @torch.inference_mode()
     def head(self, rows, out=None):
