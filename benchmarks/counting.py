@@ -24,6 +24,7 @@ FREE = {
 SEVERAL = {"constant_pad_nd": 2, "int8_scaled_mm": 2, "nonzero_static": 3}
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 PICKS = {"embedding", "index_select", "gather", "index"}  # read of their first tensor as much as they write
+WRITES = {"copy_", "fill_", "zero_", "full_like", "ones_like", "zeros_like"}  # do not read their first tensor
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "_int_mm", "int8_scaled_mm"}
 
 
@@ -99,13 +100,15 @@ class Counter(TorchDispatchMode):
         written = sum(map(_size, made))
         if name in PICKS:
             read = written + sum(map(_size, given[1:]))
-        elif name in ("copy_", "fill_", "zero_"):
+        elif name in WRITES:
             read = sum(map(_size, given[1:]))
         else:
             read = sum(map(_size, given)) - (written if in_place and name in PRODUCTS else 0)
         flops = int8 = 0
         if name in PRODUCTS:
-            first, second = [t for t in given if t.dim() >= 2 and not (t is given[0] and name in ("addmm", "baddbmm"))][:2]
+            first, second = [t for t in given if t.dim() >= 2 and not (t is given[0] and name in ("addmm", "baddbmm"))][
+                :2
+            ]
             outputs = second.shape[0] if name == "int8_scaled_mm" else second.shape[-1]
             flops, int8 = 2 * first.numel() * outputs, 0
             if first.dtype == torch.int8:
@@ -113,7 +116,7 @@ class Counter(TorchDispatchMode):
         self.kernels.append(Kernel(name, SEVERAL.get(name, 1), read + written, flops, int8))
 
     def _attention(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **kwargs):
-        """One kernel: reads queries, keys and values, writes the weighted sums; a causal one leaves out what is masked."""
+        """One kernel: reads queries, keys and values, writes weighted sums; a causal one leaves out what is masked."""
         *_, rows, size = query.shape
         found = torch.empty(*query.shape[:-1], value.shape[-1], dtype=query.dtype, device=query.device)
         self._hold(found)

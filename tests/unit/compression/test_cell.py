@@ -81,9 +81,10 @@ def test_a_cell_in_exact_arithmetic_imports_no_torch(data, tmp_path, neox_folder
 PRETENDED = """
 from contextlib import nullcontext
 from bitlaw.models.exact import digits
-from bitlaw.runtime import gpu, gpu_memory
+from bitlaw.runtime import cuda, gpu, gpu_memory
 gpu.lease = gpu.failures = lambda device: nullcontext()
-gpu.check, gpu.peak_memory = lambda device: None, lambda device: {}
+cuda.check, cuda.peak_memory, cuda.about = lambda device: None, lambda device: {}, lambda device: {"name": "none"}
+
 gpu_memory.tokens_at_a_time = lambda model, longest: 4 * longest
 made = digits.Digits.__init__
 def on_the_processor(self, weights, description, context, device):
@@ -116,6 +117,60 @@ def test_a_gpu_that_computes_something_else_is_refused(data, tmp_path, neox_fold
     assert about is None and list(tmp_path.iterdir()) == []
     line = ran.stderr.rstrip().splitlines()[-1]
     assert "precision exact on device cuda: int8 digits on cuda gives other integers for the known answer" in line
+
+
+HELD = """
+import gc, weakref
+from bitlaw.models import gpt_neox
+from bitlaw.runtime import cuda
+held, made = [], gpt_neox.NeoX.__init__
+def noted(self, *given, **named):
+    made(self, *given, **named)
+    held.append(weakref.ref(self.embedding))
+gpt_neox.NeoX.__init__ = noted
+def give_back(device):
+    gc.collect()
+    print(len(held), "loaded,", sum(embedding() is not None for embedding in held), "held")
+cuda.give_back_memory = give_back
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_encoder_holds_no_weights_when_the_decoder_loads_them(data, tmp_path, neox_folder, precision):
+    ran, _ = compress(data, neox_folder, tmp_path, HELD, precision=precision)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "1 loaded, 0 held\n"  # in int8 the published pass has the same weights
+
+
+SHORT = """
+import torch
+from bitlaw.compression import lockstep
+right = lockstep.encode
+def short(model, ids, batch):
+    if batch > {room}:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return right(model, ids, batch)
+lockstep.encode = short
+from bitlaw.runtime import logs
+logs.log_to("{log}")
+"""
+
+
+def test_as_many_chunks_are_coded_by_steps_as_there_is_memory_for(data, tmp_path, neox_folder):
+    (tmp_path / "out").mkdir()
+    before = SHORT.format(room=1, log=tmp_path / "log")
+    ran, about = compress(data, neox_folder, tmp_path / "out", before, verify=3)
+    assert ran.returncode == 0, ran.stderr
+    assert about["decode_check"]["passed"] and about["decode_check"]["chunks"] == 3
+    assert "out of memory at 3 chunks at a time: trying 1" in (tmp_path / "log").read_text()
+
+
+def test_a_chunk_by_steps_that_does_not_fit_is_one_line(data, tmp_path, neox_folder):
+    (tmp_path / "out").mkdir()
+    ran, about = compress(data, neox_folder, tmp_path / "out", SHORT.format(room=0, log=tmp_path / "log"))
+    assert ran.returncode != 0 and about is None and list((tmp_path / "out").iterdir()) == []
+    last = "bitlaw.InputError: cpu: one chunk by steps does not fit in its memory; end what else runs there, or choose "
+    assert ran.stderr.rstrip().splitlines()[-1] == last + "another device or model"
 
 
 @pytest.mark.parametrize("published", ["fp32", "int8"])

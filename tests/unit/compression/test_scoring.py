@@ -1,5 +1,6 @@
 """Logits to integer intervals: exactly as documented, the same on both sides, and each token scored once."""
 
+import copy
 import math
 
 import numpy as np
@@ -271,6 +272,33 @@ def test_out_of_memory_halves_the_batch_and_goes_on(neox, ragged, caplog, count,
 def test_a_window_that_does_not_fit_is_one_line(neox, ragged):
     with pytest.raises(InputError, match="^cpu: one window of tokens does not fit in its memory"):
         scoring.score(Small(neox, 100), ragged, 4000)
+
+
+def test_a_trial_pass_that_does_not_fit_is_the_same_line(neox, ragged, monkeypatch):
+    def short(model, longest):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gpu_memory, "tokens_at_a_time", short)
+    with pytest.raises(InputError, match="^cpu: one window of tokens does not fit in its memory"):
+        scoring.score(neox, ragged, None)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "exact"])
+def test_code_lengths_alone_are_those_of_the_scores(neox_folder, ragged, precision):
+    loaded = checkpoint.load(neox_folder, precision)
+    for model in [loaded, loaded.digits()] if precision == "exact" else [loaded]:
+        found = scoring.code_lengths(model, ragged, 1000, 2)
+        for lengths, scores in zip(found, scoring.score(model, ragged, 1000, 2), strict=True):
+            assert lengths.dtype == np.float64 and lengths.shape == scores.lengths.shape
+            assert np.abs(lengths - scores.lengths).max(initial=0) <= (0 if precision == "exact" else 1e-5)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_code_lengths_of_logits_that_are_not_finite_are_refused(neox, ragged, wrong):
+    broken = copy.copy(neox)
+    broken.head = lambda rows, out=None: neox.head(rows).index_fill(1, torch.tensor([5]), wrong)
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        scoring.code_lengths(broken, ragged, 1000)
 
 
 def test_other_failures_of_a_device_are_not_taken_for_lack_of_memory(neox, ragged):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bitlaw import InputError
+from bitlaw.models import checkpoint, gpt_neox
 from bitlaw.runtime import gpu
 from cell_process import WORKFLOW, compress
 from repository import rules
@@ -169,7 +170,28 @@ def test_a_device_that_disappears_is_one_line(error):
     assert str(caught.value).startswith("cuda: the device failed (CUDA error: ") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("other"), OSError("x")])
+def test_lack_of_memory_is_one_line_with_a_remedy():
+    with pytest.raises(gpu.DeviceError) as caught, gpu.failures("cuda"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+    remedy = "nothing was written: end what else runs there, or choose another device or a smaller model"
+    assert str(caught.value) == f"cuda: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); {remedy}"
+
+
+def test_weights_that_find_no_room_are_one_line(neox_folder, monkeypatch):
+    def short(*given, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr(gpt_neox.NeoX, "__init__", short)
+    with pytest.raises(InputError) as caught:
+        checkpoint.load(neox_folder, "fp32")
+    assert str(caught.value).startswith(
+        f"cpu: no room in its memory for the weights of {neox_folder} in fp32 (CUDA out"
+    )
+    assert "choose a precision of fewer bits, a smaller model or another device" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("other"), OSError("x")])
 def test_what_is_no_failure_of_the_device_passes(error):
     with pytest.raises(type(error)) as caught, gpu.failures("cuda"):
         raise error
@@ -189,12 +211,13 @@ def lost(*a):
     assert ran.stderr.rstrip().endswith(f"bitlaw.runtime.gpu.DeviceError: {last}")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for a torch that cannot use a GPU")
+@pytest.mark.skipif(torch.version.cuda is not None, reason="for a torch that cannot use a GPU")
 def test_a_torch_that_cannot_use_the_gpu_is_one_line(machine, data, tmp_path, neox_folder):
     machine("GPU-1")
     (tmp_path / "out").mkdir()
     ran, about = compress(data, neox_folder, tmp_path / "out", device="cuda")
-    assert about is None and "cannot use the GPU here; install a build of torch for its driver" in ran.stderr
+    reason = "is built for processors only; install a build for CUDA (docs/cluster.md) or choose cpu"
+    assert about is None and ran.stderr.rstrip().endswith(reason)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

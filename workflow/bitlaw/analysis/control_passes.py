@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from bitlaw.compression import accounting, known_answers, scoring, top_bits
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
-from bitlaw.runtime import gpu
+from bitlaw.runtime import cuda, gpu
 from bitlaw.runtime.atomic import replacing
 
 CONTROLS = ("shuffled", "after_other")
@@ -100,7 +100,7 @@ def run(
     chunks = [bytes(row) for row in shards.read(shard_folder)]
     opened, spelling, tokenizer_sha256 = tokens.open_tokenizer(tokenizer)
     with gpu.lease(device), gpu.failures(device):
-        gpu.check(device)
+        cuda.check(device)
         known_answers.check_device(device, precision)
         model = checkpoint.load(folder, precision, device, context, tokens.prefix(tokenizer, bos))
         at_a_time = None if device == "cuda" else tokens_at_a_time

@@ -38,11 +38,11 @@ def check_threads(threads):
 @contextmanager
 def device(arguments):
     """Check --threads; hold the device for this process alone while it is used, and tell its failures in one line."""
-    from bitlaw.runtime import gpu
+    from bitlaw.runtime import cuda, gpu
 
     check_threads(arguments.threads)
     with gpu.lease(arguments.device), gpu.failures(arguments.device):
-        gpu.check(arguments.device)
+        cuda.check(arguments.device)
         yield
 
 

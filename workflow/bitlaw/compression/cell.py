@@ -33,7 +33,7 @@ from bitlaw.compression import (
 from bitlaw.compression.stream_format import EXACT
 from bitlaw.data import seven_bit, shards, tokens
 from bitlaw.models import checkpoint
-from bitlaw.runtime import compiling, gpu
+from bitlaw.runtime import compiling, cuda, gpu
 from bitlaw.runtime.atomic import replacing, write_text
 
 log = logging.getLogger("bitlaw")
@@ -70,10 +70,10 @@ class Inputs:
     threads: int = THREADS
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loaded:
     """The inputs in memory: chunks (bytes), their files, token ids, bytes a token, escaped symbols and repaired bytes,
-    and the model."""
+    and the model, with its context and prefix."""
 
     chunks: list
     files: list
@@ -83,7 +83,9 @@ class Loaded:
     repaired: np.ndarray
     tokenizer_sha256: str
     about: dict
-    model: object
+    model: object | None  # None when it has done its work and its memory is given back
+    context: int
+    prefix: int | None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def compress(inputs, labels, out):
         ProcessPoolExecutor(1, multiprocessing.get_context(START[inputs.device]), _end_with_parent) as decoder,
         gpu.failures(inputs.device),
     ):
-        gpu.check(inputs.device)
+        cuda.check(inputs.device)
         compiling.ready()
         # now, while this process has computed nothing: the kernels' threads do not survive a fork
         decoder.submit(os.getpid).result()
@@ -158,7 +160,8 @@ def load(inputs):
             _first_use(model)
     escaped, repaired = tokens.read_escaped(inputs.token_file), tokens.read_repaired(inputs.token_file)
     files = [origin["file"] for origin in shards.manifest(inputs.shard_folder)["chunks"]]
-    return Loaded(chunks, files, ids, token_bytes, escaped, repaired, tokenizer_sha256, about, model)
+    cut = chunks, files, ids, token_bytes, escaped, repaired
+    return Loaded(*cut, tokenizer_sha256, about, model, model.context, model.prefix)
 
 
 def _first_use(model):
@@ -179,8 +182,9 @@ def measure(inputs, loaded):
     plain = [own.lengths for own in scores]
     if loaded.model.prefix is not None:
         bare = scoring.without_prefix(loaded.model)
-        again = scoring.score(bare, loaded.ids, _tokens_at_a_time(inputs), inputs.threads, "score without prefix")
-        plain = [own.lengths for own in again]
+        plain = scoring.code_lengths(
+            bare, loaded.ids, _tokens_at_a_time(inputs), inputs.threads, "score without prefix"
+        )
     published, quantisation = _published_pass(inputs, loaded, plain)
     published_at = time.perf_counter()
     header = _header(inputs, loaded, len(loaded.chunks))
@@ -211,15 +215,16 @@ def _header(inputs, loaded, count):
 def _published_pass(inputs, loaded, plain):
     """(-log2 p of each chunk's first 1024 tokens as the published study computes them, what the json says of it).
 
-    (None, {}) where the pass of `plain` gives both numbers. In int8 one chunk passes at a time, as in the study: its
-    outlier columns are picked over all that passes together, which no decoder could repeat.
+    (None, {}) where the pass of `plain` gives both numbers. In int8 the outlier columns of a chunk are picked over all
+    of its tokens, as in the study, where one chunk passes at a time; no decoder could repeat that.
     """
     if inputs.published == inputs.precision != "int8":
         return None, {}
     first = [own[: accounting.PUBLISHED_TOKENS] for own in loaded.ids]
-    model = checkpoint.load_published(inputs.folder, inputs.published, inputs.device, inputs.context)
-    at_a_time = 1 if inputs.published == "int8" else _tokens_at_a_time(inputs)
-    lengths = [own.lengths for own in scoring.score(model, first, at_a_time, inputs.threads, "score as published")]
+    same = loaded.model if inputs.published == inputs.precision else None
+    model = checkpoint.load_published(inputs.folder, inputs.published, inputs.device, inputs.context, same)
+    at_a_time = _tokens_at_a_time(inputs)
+    lengths = scoring.code_lengths(model, first, at_a_time, inputs.threads, "score as published")
     about = {"bits_apart_per_token": _apart(lengths, plain)}
     if inputs.published == "int8":
         from bitlaw.models import llm_int8
@@ -250,13 +255,12 @@ def verify(inputs, loaded, measured, decoder):
     chunks, records, ids = ([of[i] for i in numbers] for of in (loaded.chunks, measured.records, loaded.ids))
     header, one_shot_bytes, about = measured.header, coded_bytes(records), {}
     if header.lockstep is not None:
-        from bitlaw.compression import lockstep
-
-        header = _header(inputs, loaded, len(numbers))
-        intervals = lockstep.encode(loaded.model, ids, header.lockstep.batch)
+        header, intervals = _by_steps(inputs, loaded, ids)
         about["bits_apart_per_token"] = _same_lengths(inputs, [measured.scores[i] for i in numbers], intervals)
         records = [codec.record(*pair) for pair in zip(chunks, intervals, strict=True)]
         _same_size(one_shot_bytes, coded_bytes(records), len(records))
+    loaded.model = None
+    cuda.give_back_memory(inputs.device)  # the decoder loads the same model
     stream = stream_format.pack(header, records)
     if header.lockstep is None:
         intervals = decoder.submit(_by_products, inputs.folder, header.context, header.prefix, ids[0]).result()
@@ -276,6 +280,27 @@ def verify(inputs, loaded, measured, decoder):
         "steps_bytes": coded_bytes(records),
         **about,
     }
+
+
+def _by_steps(inputs, loaded, ids):
+    """(header, intervals) of chunks of token ids coded in lock-step, as many together as the device has memory for."""
+    import torch
+
+    from bitlaw.compression import lockstep
+
+    together = min(lockstep.BATCH, len(ids))
+    while together:
+        try:
+            header = _header(inputs, loaded, together)
+            return header, lockstep.encode(loaded.model, ids, header.lockstep.batch)
+        except torch.OutOfMemoryError:
+            log.info("out of memory at %d chunks at a time: trying %d", together, together // 2)
+        together //= 2
+        cuda.give_back_memory(inputs.device)
+    raise InputError(
+        f"{inputs.device}: one chunk by steps does not fit in its memory; end what else runs there, or choose another "
+        "device or model"
+    )
 
 
 def _by_products(folder, context, prefix, ids):
@@ -360,25 +385,27 @@ def describe(inputs, loaded, measured, rows, check):
         "compute": checkpoint.compute(inputs.precision, inputs.device),
         **measured.quantisation,
         "mode": _mode(measured.header),
-        "window": {"tokens": loaded.model.context, "advance": loaded.model.context // 2},
+        "window": {"tokens": loaded.context, "advance": loaded.context // 2},
         "stream_bits": 8 * len(stream),
         "stream_sha256": hashlib.sha256(stream).hexdigest(),
         "tokens": count,
         "escaped_symbols": int(loaded.escaped.sum()),
         "repaired_bytes": int(loaded.repaired.sum()),
-        "context": loaded.model.context,
-        "bos": loaded.model.prefix,
+        "context": loaded.context,
+        "bos": loaded.prefix,
         "seconds_by_part": {part: round(seconds, 3) for part, seconds in measured.seconds.items()},
         "bytes_per_second": round(sum(map(len, loaded.chunks)) / measuring, 1),
         "tokens_per_second": round(count / measuring, 1),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **gpu.peak_memory(inputs.device),
+        **cuda.peak_memory(inputs.device),
         "decode_check": check,
         "device": inputs.device,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "kernels": None if lockstep is None else lockstep.machine,
             "threads": inputs.threads,
+            "gpu": cuda.about(inputs.device),
+            "floating_point": cuda.arithmetic(inputs.device),
         },
         "versions": {name: version(name) for name in _libraries(inputs)} | {"python": platform.python_version()},
     }

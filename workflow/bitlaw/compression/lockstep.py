@@ -7,6 +7,7 @@ first, tells whether they get the same numbers. Exact arithmetic needs none of t
 
 import hashlib
 import platform
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch
 from bitlaw import InputError
 from bitlaw.compression import integer_softmax, range_coder, scoring
 from bitlaw.compression.stream_format import Lockstep
+from bitlaw.runtime import cuda
 from bitlaw.runtime.logs import progress
 
 BATCH = 8  # rows that advance together, where there are so many chunks
@@ -54,26 +56,29 @@ def known_answer(model, batch):
 def machine(device):
     """What chose the kernels: the processor's instruction set as torch uses it, or the GPU and its libraries."""
     if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        libraries = f"CUDA {torch.version.cuda} cuDNN {torch.backends.cudnn.version()}"
-        return (
-            f"{properties.name} sm_{properties.major}{properties.minor} {properties.multi_processor_count} {libraries}"
-        )
+        found = cuda.about(device)
+        libraries = " ".join(f"{name} {found[name]}" for name in ("CUDA", "cuDNN", "cuBLAS"))
+        return f"{found['name']} {found['capability']} {found['multiprocessors']} {libraries}"
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def software(model):
+    """The libraries whose kernels `model` calls, with their versions."""
+    return ", ".join([f"torch {torch.__version__}", *(f"{name} {version(name)}" for name in model.libraries)])
 
 
 def same_calls(model, chunks):
     """The Lockstep of streams of `chunks` chunks made here with `model`, on torch's number of threads."""
     batch = max(1, min(BATCH, chunks))
     answer = known_answer(model, batch)
-    return Lockstep(answer, f"torch {torch.__version__}", machine(model.device), batch, torch.get_num_threads())
+    return Lockstep(answer, software(model), machine(model.device), batch, torch.get_num_threads())
 
 
 def check(model, recorded):
     """Raise InputError when this machine computes other numbers than the one that encoded; sets torch's threads."""
     torch.set_num_threads(recorded.threads)
     if known_answer(model, recorded.batch) != recorded.answer:
-        here = f"torch {torch.__version__}, {machine(model.device)}"
+        here = f"{software(model)}, {machine(model.device)}"
         raise InputError(
             f"this machine computes other probabilities than the one that encoded (there {recorded.software}, "
             f"{recorded.machine}; here {here}): decode where they agree, or encode with precision exact"

@@ -86,6 +86,18 @@ def score(model, chunks, tokens_at_a_time, threads=1, what="score"):
     return torch_scoring.score(model, chunks, tokens_at_a_time, threads, what)
 
 
+def code_lengths(model, chunks, tokens_at_a_time, threads=1, what="score"):
+    """-log2 p of the tokens of every chunk, float64 `[tokens]` each: as `score`, where no interval is wanted.
+
+    A model in floating point then computes no integers, and its lengths may lie 1e-5 bit from those of `score`.
+    """
+    if checkpoint.is_compiled(model):
+        return [own.lengths for own in score(model, chunks, tokens_at_a_time, threads, what)]
+    from bitlaw.compression import torch_scoring
+
+    return torch_scoring.lengths(model, chunks, tokens_at_a_time, threads, what)
+
+
 def _score_exactly(model, chunks, threads, what):
     """Windows by length, the longest first, each on one thread; logits of HEAD_ROWS positions at a time."""
     scores = empty_scores(chunks, model)

@@ -3,6 +3,7 @@
 A checkpoint is a folder in the layout of the Hugging Face Hub: config.json, *.safetensors, tokenizer.json.
 """
 
+import copy
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from bitlaw import InputError
 from bitlaw.models import contexts, sizes
+from bitlaw.runtime import cuda, gpu
 from bitlaw.runtime.hashing import digest
 
 # older GPT-NeoX files carry these constants beside the weights; they are not parameters
@@ -153,7 +155,9 @@ def load(folder, precision="fp32", device="cpu", context=None, prefix=None):
     Raises InputError for what cannot be loaded so, for a context or prefix that the model does not have, and for models
     of transformers that cannot be coded (see `autoregression`).
     """
-    model = _load(folder, precision, device, context)
+    cuda.fix_arithmetic(device)
+    with gpu.room_for(device, f"the weights of {folder} in {precision}"):
+        model = _load(folder, precision, device, context)
     model.context = contexts.chosen(model.context, context, folder)
     if prefix is not None and not 0 <= prefix < model.vocabulary:
         raise InputError(f"{folder}: bos {prefix} given, but the model knows the tokens 0 to {model.vocabulary - 1}")
@@ -229,12 +233,19 @@ def _neox(folder, config, dtype, device, eight_bits):
             file, stored = files[name]
             return file.get_tensor(stored)
 
-        return gpt_neox.NeoX(config, read, dtype, device, **in_eight_bits)
+        model = gpt_neox.NeoX(config, read, dtype, device, **in_eight_bits)
+    if eight_bits:
+        model.libraries = ("bitsandbytes",)
+    return model
 
 
-def load_published(folder, precision, device="cpu", context=None):
-    """The model of the published protocol's pass: as `load`, but in int8 with the study's outlier threshold."""
-    model = load(folder, precision, device, context)
+def load_published(folder, precision, device="cpu", context=None, loaded=None):
+    """The model of the published protocol's pass: as `load`, but in int8 with the study's outlier threshold.
+
+    It shares its weights with `loaded`, if that is the model of the same checkpoint, precision, device and context.
+    """
+    model = load(folder, precision, device, context) if loaded is None else copy.copy(loaded)
+    model.prefix = None
     if precision != "int8":
         return model
     from bitlaw.models import llm_int8

@@ -52,6 +52,7 @@ class NeoX:
     architecture = "gpt_neox"
     prefix = given_context = None  # see `checkpoint.load`
 
+    libraries = ()  # beside torch, whose kernels it calls
     equally_long = False  # whether the sequences of a batch must be: see `llm_int8`
 
     def __init__(self, config, read, dtype=torch.float32, device="cpu", matrix=None, product=linear):

@@ -45,7 +45,7 @@ def quantise(layer, matrix, weight):
 
 
 def by_rows(x, weight, bias):
-    """x·weightᵀ + bias, `[batch, length, out]` in the dtype of `x` `[batch, length, in]`: Linear8bitLt at threshold 0."""
+    """As Linear8bitLt: x·weightᵀ + bias, `[batch, length, out]` in the dtype of `x` `[batch, length, in]`."""
     rows = x.reshape(-1, x.shape[-1])
     values, scales, _ = int8_vectorwise_quant(rows.half())
     return _scaled(values, scales, weight, bias, x)

@@ -29,6 +29,7 @@ class Generic:
     """
 
     prefix = given_context = None  # see `checkpoint.load`
+    libraries = ("transformers",)  # beside torch, that decide which kernels it calls
 
     def __init__(self, folder, dtype=torch.float32, device="cpu", context=None):
         model, self.config = _loaded(folder, dtype)

@@ -94,39 +94,42 @@ def lease(device):
         os.close(file)
 
 
+def _torch():
+    """torch where this process has imported it, else None: exact arithmetic does without, and no device has failed."""
+    return sys.modules.get("torch")
+
+
 @contextmanager
 def failures(device):
-    """Turn the failure of a CUDA device into a DeviceError of one line."""
+    """Turn the failure of a CUDA device, and lack of memory that nothing less at a time helps, into a DeviceError of
+    one line."""
     try:
         yield
     except RuntimeError as error:
-        torch = sys.modules.get("torch")  # exact arithmetic does without; then no device has failed
-        if torch is None or isinstance(error, torch.OutOfMemoryError):
+        torch = _torch()
+        if torch is None:
             raise
         first = (str(error).splitlines() or [""])[0]
-        lost = isinstance(error, torch.AcceleratorError) or first.startswith(("CUDA", "cuDNN", "NVML"))
-        if not lost:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise DeviceError(
+                f"{device}: out of memory ({first[:200]}); nothing was written: end what else runs there, or choose "
+                "another device or a smaller model"
+            ) from error
+        if not (isinstance(error, torch.AcceleratorError) or first.startswith(("CUDA", "cuDNN", "NVML"))):
             raise
         raise DeviceError(f"{device}: the device failed ({first}); nothing was written, run this again") from error
 
 
-def check(device):
-    """Raise InputError when `device` is "cuda" and torch cannot use the GPU that is there."""
-    if device == "cpu":
-        return
-    import torch
-
-    if not torch.cuda.is_available():
+@contextmanager
+def room_for(device, what):
+    """Turn lack of memory for `what` into InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        torch = _torch()
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
         raise InputError(
-            f"device: 'cuda' given, but torch {torch.__version__} cannot use the GPU here; "
-            "install a build of torch for its driver or choose cpu"
-        )
-
-
-def peak_memory(device):
-    """{"peak_device_memory_bytes": of this process so far} on "cuda", else {}."""
-    if device == "cpu":
-        return {}
-    import torch
-
-    return {"peak_device_memory_bytes": torch.cuda.max_memory_allocated()}
+            f"{device}: no room in its memory for {what} ({(str(error).splitlines() or [''])[0][:200]}); end what else "
+            "runs there, or choose a precision of fewer bits, a smaller model or another device"
+        ) from error
