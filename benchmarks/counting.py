@@ -88,7 +88,10 @@ class Counter(TorchDispatchMode):
         here = {t.device.type for t in given if t.dim() or t.device.type == self.device}
         target = kwargs.get("device")
         leaves = name == "_to_copy" and target is not None and torch.device(target).type != self.device
-        if self.device in here and (name in WAITS or leaves):
+        by_flags = name in ("index", "index_put_") and any(
+            t.dtype == torch.bool for t in given[1:]
+        )  # counts them first
+        if self.device in here and (name in WAITS or leaves or by_flags):
             raise Waits(name)
         if len(here) > 1:
             if name == "copy_" and given[0].device.type != self.device:

@@ -169,8 +169,8 @@ def test_a_chunk_by_steps_that_does_not_fit_is_one_line(data, tmp_path, neox_fol
     (tmp_path / "out").mkdir()
     ran, about = compress(data, neox_folder, tmp_path / "out", SHORT.format(room=0, log=tmp_path / "log"))
     assert ran.returncode != 0 and about is None and list((tmp_path / "out").iterdir()) == []
-    last = "bitlaw.InputError: cpu: one chunk by steps does not fit in its memory; end what else runs there, or choose "
-    assert ran.stderr.rstrip().splitlines()[-1] == last + "another device or model"
+    line = "cpu: one chunk by steps does not fit in its memory; end what else runs there, or choose another device or "
+    assert ran.stderr.rstrip().splitlines()[-1].startswith(line)
 
 
 @pytest.mark.parametrize("published", ["fp32", "int8"])

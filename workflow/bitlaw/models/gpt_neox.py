@@ -94,7 +94,9 @@ class NeoX:
         inverse = 1.0 / (base ** (torch.arange(0, rotary, 2, dtype=torch.int64).float() / rotary))
         angles = torch.outer(torch.arange(self.context).float(), inverse).repeat(1, 2)
         self.rotary = rotary
-        self.cos, self.sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+        sines = angles.sin()
+        sines[:, : rotary // 2].neg_()
+        self.cos, self.sin = angles.cos().to(device, dtype), sines.to(device, dtype)
 
     def new_cache(self, batch, length):
         """Room for the keys and values of `length` positions."""
@@ -133,16 +135,18 @@ class NeoX:
         return self.product(gelu(self.product(self._norm(x, block["norm2"]), *block["up"])), *block["down"])
 
     def _rotate(self, x, cos, sin):
-        """Rotary embedding (Su et al. 2021) of the first `rotary` entries of `x`, `[batch, length, heads, 2, size]`."""
-        turned, rest = x[..., : self.rotary], x[..., self.rotary :]
+        """Rotary embedding (Su et al. 2021) of the first `rotary` entries of `x`, `[batch, length, heads, 2, size]`, in
+        place; the first half of `sin` is negative, as that half takes the other away."""
+        turned = x[..., : self.rotary]
         left, right = turned.chunk(2, -1)
-        return torch.cat((turned * cos + torch.cat((-right, left), -1) * sin, rest), -1)
+        beside = torch.cat((right, left), -1).mul_(sin)
+        turned.mul_(cos).add_(beside)
 
     def _attention(self, block, x, store, past, turn, mask):
         batch, length, _ = x.shape
         qkv = self.product(x, *block["qkv"]).view(batch, length, self.heads, 3, self.size)
-        query, key = self._rotate(qkv[..., :2, :], *turn).transpose(1, 2).unbind(3)
-        value = qkv[..., 2, :].transpose(1, 2)
+        self._rotate(qkv[..., :2, :], *turn)
+        query, key, value = qkv.transpose(1, 2).unbind(3)
         if store is not None:
             end = past + length
             store[0, :, :, past:end], store[1, :, :, past:end] = key, value
