@@ -36,7 +36,10 @@ NEOX = {"model_type": "gpt_neox", "rotary_pct": 0.25, "layer_norm_eps": 1e-5, "h
 LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 100000.0}
 # random weights of the shapes of real models: hidden size, layers, heads, key/value heads, mlp, vocabulary, context
 SHAPES = {
+    "pythia-14m": (NEOX, 128, 6, 4, 4, 512, 50304, 2048),
+    "pythia-31m": (NEOX, 256, 6, 8, 8, 1024, 50304, 2048),
     "pythia-70m": (NEOX, 512, 6, 8, 8, 2048, 50304, 2048),
+    "pythia-160m": (NEOX, 768, 12, 12, 12, 3072, 50304, 2048),
     "pythia-410m": (NEOX, 1024, 24, 16, 16, 4096, 50304, 2048),
     "pythia-1.4b": (NEOX, 2048, 24, 16, 16, 8192, 50304, 2048),
     "smollm2-135m": (LLAMA | {"tie_word_embeddings": True}, 576, 30, 9, 3, 1536, 49152, 2048),

@@ -118,3 +118,16 @@ def test_all_of_it_in_a_process_of_its_own():
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines() if line.startswith("import time:")}
     assert not {"torch", "transformers", "snakemake"} & imported and "numba" in imported
     assert seconds < 20
+
+
+def test_a_driver_too_old_for_torch_is_told(tmp_path, monkeypatch):
+    smi = tmp_path / "nvidia-smi"
+    gpu = "NVIDIA A100, 81920 MiB, 81000 MiB, 535.183.01"
+    smi.write_text(f'#!/bin/sh\ncase "$1" in *name*) echo "{gpu}";; *) echo 535.183.01;; esac\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(doctor, "_built_for", lambda: "13.0")
+    said = "\n".join(doctor.machine())
+    assert "built for CUDA 13.0, which needs driver 580.65.06; here is 535.183.01; install a build of torch for" in said
+    monkeypatch.setattr(doctor, "_built_for", lambda: "12.8")
+    assert "torch on it             its driver is new enough" in list(doctor.machine())

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from bitlaw.runtime import cuda
+
 PACKAGES = ("numpy", "numba", "llvmlite", "tokenizers", "safetensors", "torch", "transformers", "snakemake")
 # variables that choose kernels, threads, devices and folders; no others, which may hold secrets
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TMPDIR", "XDG_CACHE_HOME")
@@ -92,6 +94,8 @@ def machine():
     yield _line("memory", _memory())
     for line in _gpus():
         yield _line("GPU", line)
+    if (driver := cuda.driver()) and find_spec("torch"):
+        yield _line("torch on it", cuda.why_not(version("torch"), _built_for(), driver) or "its driver is new enough")
     for name, folder in _folders():
         yield _line(name, _disk(folder))
     given = [name for name in sorted(os.environ) if name in VARIABLES or name.startswith(PREFIXES)]
@@ -110,13 +114,16 @@ def _version(package):
 
 
 def _cuda_of_torch():
-    """The CUDA that the installed torch was built for, without importing torch, which takes seconds."""
-    spec = find_spec("torch")
-    if spec is None:
+    if find_spec("torch") is None:
         return ""
-    about = Path(spec.origin).with_name("version.py")
-    cuda = runpy.run_path(str(about)).get("cuda") if about.exists() else None
-    return f", built for CUDA {cuda}" if cuda else ", built for processors only"
+    built_for = _built_for()
+    return f", built for CUDA {built_for}" if built_for else ", built for processors only"
+
+
+def _built_for():
+    """The CUDA that the installed torch was built for, None for processors; it is not imported, which takes seconds."""
+    about = Path(find_spec("torch").origin).with_name("version.py")
+    return runpy.run_path(str(about)).get("cuda") if about.exists() else None
 
 
 def _blas():

@@ -122,6 +122,16 @@ def test_kill_releases_the_gpu(machine, tmp_path):
     first.wait()
 
 
+def test_a_lease_may_end_before_its_work(machine):
+    machine("GPU-1")
+    with gpu.lease("cuda") as end:
+        assert gpu._locked("GPU-1") is None
+        end()
+        os.close(gpu._locked("GPU-1"))
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
 def test_a_lease_gives_the_environment_back(machine, monkeypatch):
     machine("GPU-1", "GPU-2")
     with gpu.lease("cuda"):
@@ -133,13 +143,13 @@ def test_a_lease_gives_the_environment_back(machine, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
 
 
-def test_the_profile_runs_as_many_cells_as_there_are_gpus(machine, tmp_path):
+def test_the_profile_runs_three_cells_for_each_gpu(machine, tmp_path):
     from snakemake.profiles import ProfileConfigFileParser
 
     machine("GPU-1", "GPU-2", "GPU-3")
     root = WORKFLOW.parent
     with open(root / PROFILE / "profile.v9+.yaml") as file:
-        assert ProfileConfigFileParser().parse(file)["resources"] == ["gpu=3"]
+        assert ProfileConfigFileParser().parse(file)["resources"] == ["gpu=9"]
     snakemake = Path(sys.executable).with_name("snakemake")
     cell = f"results/{tmp_path.name}/cells/text/ladder-64k/step75.json"
     command = [

@@ -110,8 +110,10 @@ def compress(inputs, labels, out):
     DeviceError when the device fails, and RuntimeError when the stream does not decode to the same bytes: then nothing
     is written.
     """
+    if inputs.device != "cpu":
+        import torch  # noqa: F401  which takes seconds, while another cell has the GPU
     with (
-        gpu.lease(inputs.device),
+        gpu.lease(inputs.device) as end_lease,
         ProcessPoolExecutor(1, multiprocessing.get_context(START[inputs.device]), _end_with_parent) as decoder,
         gpu.failures(inputs.device),
     ):
@@ -123,7 +125,7 @@ def compress(inputs, labels, out):
         loaded = load(inputs)
         loading = time.perf_counter() - started
         measured = measure(inputs, loaded)
-        check = verify(inputs, loaded, measured, decoder)
+        check = verify(inputs, loaded, measured, decoder, end_lease)
     rows = chunk_rows(inputs, loaded, measured)
     result = labels | describe(inputs, loaded, measured, rows, check)
     result["seconds_by_part"] = {"load": round(loading, 3), **result["seconds_by_part"]}
@@ -243,12 +245,13 @@ def _apart(lengths, others):
     return {"mean": float(apart.mean()), "max": float(apart.max())} if len(apart) else None
 
 
-def verify(inputs, loaded, measured, decoder):
+def verify(inputs, loaded, measured, decoder, end_lease=lambda: None):
     """Decode `inputs.verify` chunks in the process `decoder`; return what the json says of it.
 
     In exact arithmetic these are the records of the stream itself, decoded token by token; the first is made anew by
-    the other engine, too. Elsewhere they are coded again by steps: each token must cost about what one pass says, and
-    all together the same within 0.01 %. Raises RuntimeError when bytes, intervals or code lengths differ.
+    the other engine, too. A processor does that: `end_lease` is called, as another cell may have the GPU meanwhile.
+    Elsewhere they are coded again by steps: each token must cost about what one pass says, and all together the same
+    within 0.01 %. Raises RuntimeError when bytes, intervals or code lengths differ.
     """
     started = time.perf_counter()
     numbers = np.unique(np.linspace(0, len(loaded.chunks) - 1, inputs.verify).round().astype(int))
@@ -263,6 +266,7 @@ def verify(inputs, loaded, measured, decoder):
     cuda.give_back_memory(inputs.device)  # the decoder loads the same model
     stream = stream_format.pack(header, records)
     if header.lockstep is None:
+        end_lease()
         intervals = decoder.submit(_by_products, inputs.folder, header.context, header.prefix, ids[0]).result()
         if not np.array_equal(intervals, measured.scores[numbers[0]][:3]):
             raise RuntimeError("decode check failed: the engines of exact arithmetic give different intervals")

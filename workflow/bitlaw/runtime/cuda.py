@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import re
 import subprocess
 
 from bitlaw import InputError
@@ -15,10 +16,11 @@ def driver():
     """Version of the NVIDIA driver, as nvidia-smi says; None where there is none."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        found = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+        found = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return found[0] if found else None
+    version = re.match(r"\d+(\.\d+)+$", found, re.M)  # of the first GPU; all have one driver
+    return version[0] if version else None
 
 
 def why_not(torch_version, built_for, driver):

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from bitlaw import InputError
 from bitlaw.runtime.places import private_folder
@@ -61,11 +61,12 @@ def _locked(gpu):
 def lease(device):
     """For "cuda", hold a GPU that no other process holds, waiting if need be, and make it the only one that CUDA sees.
 
-    Must come before CUDA starts in this process, as CUDA_VISIBLE_DEVICES is read only then. Does nothing for "cpu".
-    Raises InputError when there is no GPU.
+    Must come before CUDA starts in this process, as CUDA_VISIBLE_DEVICES is read only then. Gives a function that ends
+    the lease before the `with` block does, for what is left without the GPU. Does nothing for "cpu". Raises InputError
+    when there is no GPU.
     """
     if device == "cpu":
-        yield
+        yield lambda: None
         return
     candidates = gpus()
     if not candidates:
@@ -84,14 +85,15 @@ def lease(device):
         break
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
-        os.close(file)
+    with ExitStack() as held:
+        held.callback(os.close, file)
+        try:
+            yield held.close
+        finally:
+            if before is None:
+                del os.environ["CUDA_VISIBLE_DEVICES"]
+            else:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def _torch():
