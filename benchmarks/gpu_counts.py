@@ -7,50 +7,25 @@ as its kernels take to start, or as the card takes for what they read, write and
 is named by its data sheet; what is assumed beside that are the five numbers below it.
 """
 
-import json
-import tempfile
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 from types import SimpleNamespace
 from typing import NamedTuple
-from unittest import mock
 
 import counting
 import numpy as np
 import torch
+from meta_models import ALL, CONTEXT, PYTHIA, WRITTEN, fused_kernels, ids_of, model_of
 
 from bitlaw.compression import torch_scoring
 from bitlaw.compression.scoring import HEAD_ROWS
 from bitlaw.models import gpt_neox, llm_int8
-from bitlaw.models.exact import arithmetic_torch, digits
-from bitlaw.models.exact.description import describe
 
-
-class Shape(NamedTuple):
-    hidden: int
-    layers: int
-    heads: int
-    vocabulary: int  # rows of the head: the tokenizer's 50,277 entries, padded
-
-
-PYTHIA = {
-    "14m": Shape(128, 6, 4, 50304),
-    "31m": Shape(256, 6, 8, 50304),
-    "70m": Shape(512, 6, 8, 50304),
-    "160m": Shape(768, 12, 12, 50304),
-    "410m": Shape(1024, 24, 16, 50304),
-    "1b": Shape(2048, 16, 8, 50304),
-    "1.4b": Shape(2048, 24, 16, 50304),
-    "2.8b": Shape(2560, 32, 32, 50304),
-    "6.9b": Shape(4096, 32, 32, 50432),
-    "12b": Shape(5120, 36, 40, 50688),
-}
 STUDY = ["70m", "160m", "410m", "1b", "1.4b"]
 SMALL = ["14m", "31m", "70m", "160m"]  # of the study pythia-small
 STEPS = 5
 CHUNKS = 2048
 VERIFIED = 4  # chunks that are decoded, side by side
-CONTEXT = 2048
 TOKENS = {"text": 577, "image": 1566, "speech": 1987, "random": 1827}  # a chunk of 2048 bytes, in the mean (measured)
 PUBLISHED_TOKENS = 1024
 PUBLISHED_SECONDS = {"70m": 1560, "160m": 1898, "410m": 2528, "1b": 2128, "1.4b": 2557}  # 15 cells each, one H200
@@ -72,9 +47,7 @@ LAUNCH = 5e-6  # assumed: seconds until the next kernel has started
 START = 8.0  # assumed: seconds of a process before its weights are read: Python, torch, CUDA
 DISK = 1e9  # assumed: bytes/s at which weights are read
 RESERVED = 2e9  # assumed: bytes of a card that CUDA, libraries and fragments take
-PROCESSOR = (
-    10.5e9  # weights a second of one thread in a decoder's steps (measured: README, 236 tokens/s at 70M's shape)
-)
+PROCESSOR = 10.5e9  # weights a second in a decoder's steps (measured: README, 236 tokens/s at Pythia-70M's shape)
 AT_ONCE = 16384  # tokens of one pass that is counted
 
 
@@ -105,164 +78,6 @@ def tally(kernels, card=H100):
 
     sums = (sum(getattr(kernel, name) for kernel in kernels) for name in ("starts", "bytes", "flops", "int8"))
     return Tally(*sums, sum(map(busy, kernels)))
-
-
-# --- models on the meta device --------------------------------------------------------------------------------------
-
-
-def config(shape, layers):
-    return {
-        "model_type": "gpt_neox",
-        "architectures": ["GPTNeoXForCausalLM"],
-        "hidden_size": shape.hidden,
-        "intermediate_size": 4 * shape.hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": shape.heads,
-        "vocab_size": shape.vocabulary,
-        "max_position_embeddings": CONTEXT,
-        "layer_norm_eps": 1e-5,
-        "rotary_pct": 0.25,
-        "rotary_emb_base": 10000,
-        "use_parallel_residual": True,
-        "tie_word_embeddings": False,
-    }
-
-
-def floating(shape, layers, precision):
-    """A `gpt_neox.NeoX`, loaded as from files, on the meta device. precision: fp16 or int8."""
-    hidden, vocabulary = shape.hidden, shape.vocabulary
-    sizes = {"query_key_value": (3 * hidden, hidden), "dense": (hidden, hidden)}
-    sizes |= {"dense_h_to_4h": (4 * hidden, hidden), "dense_4h_to_h": (hidden, 4 * hidden)}
-
-    def read(name):
-        *_, owner, part = name.split(".")
-        size = (vocabulary, hidden) if owner.startswith("embed") else sizes.get(owner, (hidden, hidden))
-        # one number that stands for all: nothing of a model's size is in memory
-        return torch.zeros((), dtype=torch.float16).expand(
-            size if part == "weight" and "norm" not in name else size[:1]
-        )
-
-    eight = {"matrix": llm_int8.quantise, "product": llm_int8.by_rows} if precision == "int8" else {}
-    return gpt_neox.NeoX(config(shape, layers), read, torch.float16, "meta", **eight)
-
-
-class Exact(digits.Digits):
-    """Exact arithmetic of a shape, without its numbers."""
-
-    def __init__(self, shape, layers):
-        width = shape.hidden
-        with tempfile.TemporaryDirectory() as folder:
-            with open(f"{folder}/config.json", "w") as file:
-                json.dump(config(shape, max(layers, 1)), file)
-            described = describe(folder)._replace(layers=layers)
-        vectors = dict.fromkeys(
-            ("gain1", "bias1", "gain2", "bias2", "query_gain", "key_gain"), np.zeros((layers, width), np.float32)
-        )
-        turns = np.zeros((CONTEXT, described.rotary // 2), np.float32)
-        weights = SimpleNamespace(
-            **vectors,
-            qkv=(3 * width, width),
-            out=(width, width),
-            up=(4 * width, width),
-            down=(width, 4 * width),
-            embedding=[shape.vocabulary, width],
-            head=[shape.vocabulary, width],
-            final_gain=np.zeros(width, np.float32),
-            final_bias=np.zeros(width, np.float32),
-            cosines=turns,
-            sines=turns,
-        )
-        super().__init__(weights, described, CONTEXT, "meta")
-
-    def _tensor(self, array):
-        return torch.tensor(array) if array.ndim == 0 else torch.empty(array.shape, device="meta")
-
-    def _matrix(self, given, layer=...):
-        outputs, inputs = map(arithmetic_torch.up, given)
-        empty = torch.empty((2, outputs, inputs), dtype=torch.int8, device="meta")
-        return arithmetic_torch.Matrix(empty, *(torch.empty(outputs, device="meta") for _ in range(2)))
-
-
-def model_of(name, layers, precision):
-    shape = PYTHIA[name]
-    return Exact(shape, layers) if precision == "exact" else floating(shape, layers, precision)
-
-
-def ids_of(batch, length):
-    return torch.zeros((batch, length), dtype=torch.int64)
-
-
-# --- fused kernels, by what they are specified to read and write ---------------------------------------------------
-
-
-WRITTEN, ALL = 1, 2  # which kernels are fused: see `fused_kernels`
-
-
-@contextmanager
-def fused_kernels(counter, which):
-    """Within, exact arithmetic's digits, linear layers and attention and the integer intervals are one kernel each.
-
-    which: WRITTEN, or ALL, where norms, rotary turns and activations are, too.
-    """
-
-    def note(name, moved, int8=0):
-        counter.kernels.append(counting.Kernel(name, 1, int(moved), 0, int(int8)))
-
-    def made(*shape, dtype=torch.float32):
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    def digits_of_rows(x):
-        note("digits_of_rows", x.numel() * (4 + 2))
-        return made(2, *x.shape, dtype=torch.int8), made(*x.shape[:-1], 1)
-
-    def linear(x, matrix):
-        _, outputs, inputs = matrix.digits.shape
-        digits_of_rows(x)
-        note(
-            "linear",
-            2 * x.numel() + matrix.digits.numel() + 4 * len(x) * outputs,
-            4 * 2 * len(x) * outputs * inputs,
-        )
-        return made(len(x), outputs)
-
-    def attend(self, queries, scales, first, cache):
-        sequences, heads, _, group, rows, size = queries.shape
-        seen = sum(range(first + 1, first + rows + 1))
-        moved = queries.numel() + cache.keys.numel() + cache.values.numel() + 4 * queries.numel() // 2
-        # scores twice, four products of digits each; weights of three digits with values of two
-        note("attention", moved, sequences * heads * group * seen * 2 * size * (2 * 4 + 3 * 2))
-        return made(*queries.shape[:2], group, rows, self.description.head_dim)
-
-    def integers(logits, targets):
-        note("intervals", 8 * logits.numel() + (8 + 56) * len(logits))  # reads them twice
-        return made(7, len(logits), dtype=torch.int64)
-
-    def elementwise(self_or_x, *given):
-        x = next(part for part in (self_or_x, *given) if isinstance(part, torch.Tensor))
-        note("elementwise", 8 * x.numel())
-        return made(*x.shape)
-
-    def turn(self, part, gain, past):
-        return elementwise(part).unflatten(2, (-1, self.description.head_dim))
-
-    more = ExitStack()
-    if which == ALL:
-        for owner, name, stand_in in (
-            (arithmetic_torch, "activate", elementwise),
-            (arithmetic_torch, "norm", elementwise),
-            (digits.Digits, "_turn", turn),
-        ):
-            more.enter_context(mock.patch.object(owner, name, stand_in))
-    with (
-        more,
-        mock.patch.object(arithmetic_torch, "digits_of_rows", digits_of_rows),
-        mock.patch.object(arithmetic_torch, "linear", linear),
-        mock.patch.object(digits, "linear", linear, create=True),
-        mock.patch.object(digits, "ELEMENTS", 1 << 60),
-        mock.patch.object(digits.Digits, "_attend", attend),
-        mock.patch.object(torch_scoring.integer_softmax_torch, "integers", integers),
-    ):
-        yield
 
 
 # --- parts of a cell ------------------------------------------------------------------------------------------------
@@ -388,15 +203,19 @@ CHOICES = {
 }
 
 
+PARTS = ("start", "weights", "blocks", "logits", "published pass", "decode check")
+
+
 def seconds(name, choice, modalities=tuple(TOKENS)):
     """{part: seconds} of all cells of one model on one H100, one after the other."""
     lossless, published, fused = choice
-    shape, found = PYTHIA[name], dict.fromkeys(("start", "blocks", "logits", "published pass", "decode check"), 0.0)
+    shape, found = PYTHIA[name], dict.fromkeys(PARTS, 0.0)
     found["processor"] = 0.0
     loading = 2 * parameters(shape)[0] / DISK
     for tokens in (TOKENS[m] for m in modalities):
         seen = min(tokens, PUBLISHED_TOKENS)
-        found["start"] += STEPS * (START + loading)
+        found["start"] += STEPS * START
+        found["weights"] += STEPS * loading
         found["blocks"] += STEPS * CHUNKS * tokens * one_pass(name, lossless, tokens, fused).seconds
         found["logits"] += STEPS * CHUNKS * head(name, lossless, tokens, torch_scoring._intervals, fused).seconds
         if published == "int8":
@@ -406,10 +225,11 @@ def seconds(name, choice, modalities=tuple(TOKENS)):
             own += head(name, "int8", seen, torch_scoring._code_lengths).seconds
             found["published pass"] += STEPS * CHUNKS * own
         if lossless == "exact":
-            found["start"] += STEPS * loading  # of the published pass, which has weights of its own
+            found["weights"] += STEPS * loading  # of the published pass, which has weights of its own
             found["processor"] += STEPS * tokens * sum(parameters(shape)) / 2 / PROCESSOR
         else:
-            found["start"] += STEPS * (START + loading)  # the decoder's
+            found["start"] += STEPS * START  # the decoder's
+            found["weights"] += STEPS * loading
             found["decode check"] += STEPS * 2 * tokens * step(name, lossless, tokens // 2, fused).seconds
     return found
 
@@ -505,12 +325,11 @@ def room():
 
 
 def minutes():
-    parts = ("start", "blocks", "logits", "published pass", "decode check")
-    yield f"| minutes of one H100, 100 cells | {' | '.join(parts)} | together | a processor's decode check |"
-    yield "|---|" + "---:|" * (len(parts) + 2)
+    yield f"| minutes of one H100, 100 cells | {' | '.join(PARTS)} | together | a processor's decode check |"
+    yield "|---|" + "---:|" * (len(PARTS) + 2)
     for title, choice in CHOICES.items():
         found = [seconds(name, choice) for name in STUDY]
-        sums = [sum(each[part] for each in found) / 60 for part in parts]
+        sums = [sum(each[part] for each in found) / 60 for part in PARTS]
         aside = sum(each["processor"] for each in found) / 60
         columns = [f"{value:.1f}" for value in (*sums, sum(sums))] + [f"{aside:.0f}" if aside else ""]
         yield f"| {title} | {' | '.join(columns)} |"
@@ -530,16 +349,31 @@ def on_card(names, choice, modalities=tuple(TOKENS), hidden=()):
 
 
 def published_grid():
-    yield "| the 75 published cells, minutes | one after the other | starts and checks beside other cells |"
+    yield "| the 75 published cells, minutes | one after the other | starts beside other cells |"
     yield "|---|---:|---:|"
     yield f"| the published run, measured by its authors on one H200 | {sum(PUBLISHED_SECONDS.values()) / 60:.0f} | |"
     modalities = ("text", "image", "speech")
     for title, choice in CHOICES.items():
-        beside = on_card(STUDY, choice, modalities, ("start", "decode check"))
+        beside = on_card(STUDY, choice, modalities, ("start",))
         yield f"| {title} | {on_card(STUDY, choice, modalities):.1f} | {beside:.1f} |"
 
 
-TABLES = (sizes, work, passes, intervals, room, minutes, by_model, published_grid)
+def small():
+    """The study pythia-small, on a processor: what its 20 cells a model compute, whatever that takes."""
+    chunks, decoded = 32, 2  # as in config.yaml
+    yield "| 20 cells | tokens scored | 10¹² products | in the head alone | steps of decoding | 10⁹ weights read so |"
+    yield "|---|" + "---:|" * 5
+    for name in SMALL:
+        blocks = sum(tokens * one_pass(name, "fp16", tokens).flops for tokens in TOKENS.values())
+        logits = sum(head(name, "fp16", tokens, torch_scoring._intervals, WRITTEN).flops for tokens in TOKENS.values())
+        steps = STEPS * sum(TOKENS.values())
+        columns = [f"{chunks * steps:,}", f"{STEPS * chunks * (blocks + logits) / 2e12:,.1f}"]
+        columns += [f"{STEPS * chunks * logits / 2e12:,.1f}", f"{steps:,} of {decoded} chunks"]
+        read = steps * (parameters(PYTHIA[name])[0] - PYTHIA[name].vocabulary * PYTHIA[name].hidden)
+        yield f"| pythia-{name} | {' | '.join(columns)} | {read / 1e9:,.0f} |"
+
+
+TABLES = (sizes, work, passes, intervals, room, minutes, by_model, published_grid, small)
 
 if __name__ == "__main__":
     for table in TABLES:

@@ -4,7 +4,8 @@ import counting
 import gpu_counts
 import pytest
 import torch
-from gpu_counts import ALL, H100, PYTHIA, WRITTEN, counted
+from gpu_counts import H100, counted
+from meta_models import ALL, PYTHIA, WRITTEN, Shape, floating, ids_of, model_of
 
 from bitlaw.compression import torch_scoring
 from bitlaw.models import gpt_neox, llm_int8
@@ -116,13 +117,13 @@ def test_a_pass_takes_as_long_as_its_kernels_start_or_the_card_computes():
 @pytest.fixture
 def shape(monkeypatch):
     """A small shape under the name "tiny"; returns it."""
-    monkeypatch.setitem(PYTHIA, "tiny", shape := gpu_counts.Shape(64, 4, 4, 1024))
+    monkeypatch.setitem(PYTHIA, "tiny", shape := Shape(64, 4, 4, 1024))
     return shape
 
 
 def test_operations_are_two_for_each_weight_that_multiplies_a_token_and_attention_to_half_of_the_chunk(shape):
-    model = gpu_counts.floating(shape, 4, "fp16")
-    counter = counted(lambda: model.hidden(gpu_counts.ids_of(3, 10)))
+    model = floating(shape, 4, "fp16")
+    counter = counted(lambda: model.hidden(ids_of(3, 10)))
     matrices = 4 * (3 + 1 + 4 + 4) * 64 * 64
     seen = sum(range(1, 11))  # positions that ten tokens look at
     assert sum(kernel.flops for kernel in counter.kernels) == 3 * (2 * 10 * matrices + 4 * 2 * 2 * 64 * seen)
@@ -132,16 +133,16 @@ def test_operations_are_two_for_each_weight_that_multiplies_a_token_and_attentio
 
 @pytest.mark.parametrize("precision", ["int8", "exact"])
 def test_products_in_eight_bits_are_counted_as_such(shape, precision):
-    model = gpu_counts.model_of("tiny", 4, precision)
-    kernels = counted(lambda: model.hidden(gpu_counts.ids_of(1, 16)), WRITTEN).kernels
+    model = model_of("tiny", 4, precision)
+    kernels = counted(lambda: model.hidden(ids_of(1, 16)), WRITTEN).kernels
     linear = sum(kernel.int8 for kernel in kernels if kernel.name in ("int8_scaled_mm", "linear"))
     assert linear == (4 if precision == "exact" else 1) * 2 * 16 * 4 * 12 * 64 * 64
 
 
 def test_layers_are_alike(shape):
     for precision in ("fp16", "int8", "exact"):
-        whole = gpu_counts.model_of("tiny", 4, precision)
-        found = gpu_counts.tally(counted(lambda model=whole: model.hidden(gpu_counts.ids_of(2, 40))).kernels)
+        whole = model_of("tiny", 4, precision)
+        found = gpu_counts.tally(counted(lambda model=whole: model.hidden(ids_of(2, 40))).kernels)
         added = gpu_counts.one_pass.__wrapped__("tiny", precision, 40, 0, 2) * 80
         assert added == pytest.approx(found)
 
@@ -160,10 +161,10 @@ def test_passes_start_few_kernels_a_layer(name):
 
 
 def test_a_pass_at_a_threshold_waits_once_when_it_has_ended(shape):
-    model = llm_int8.WithOutliers(gpu_counts.floating(shape, 2, "int8"), 6.0)
-    assert counted(lambda: gpt_neox.NeoX.hidden(model, gpu_counts.ids_of(2, 8))).starts
+    model = llm_int8.WithOutliers(floating(shape, 2, "int8"), 6.0)
+    assert counted(lambda: gpt_neox.NeoX.hidden(model, ids_of(2, 8))).starts
     with pytest.raises(counting.Waits, match="_local_scalar_dense|_to_copy"):
-        counted(lambda: model.hidden(gpu_counts.ids_of(2, 8)))
+        counted(lambda: model.hidden(ids_of(2, 8)))
 
 
 def test_logits_are_read_few_times():
@@ -184,15 +185,15 @@ def test_every_model_fits_a_card_of_80_gb(precision):
 
 
 def test_a_matrix_after_the_other_is_quantised(shape):
-    found = counted(lambda: gpu_counts.floating(shape, 4, "int8"))
+    found = counted(lambda: floating(shape, 4, "int8"))
     assert found.peak - found.held <= 2 * 4 * 64 * 64 * 2  # one matrix in 16 bits, twice at the most
-    assert counted(lambda: gpu_counts.floating(shape, 4, "fp16")).held > found.peak
+    assert counted(lambda: floating(shape, 4, "fp16")).held > found.peak
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "exact"])
 def test_a_pass_keeps_nothing_of_its_layers(shape, precision):
     peaks = set()
     for layers in (2, 4):
-        model = gpu_counts.model_of("tiny", layers, precision)
-        peaks.add(counted(lambda model=model: model.hidden(gpu_counts.ids_of(4, 100))).peak)
+        model = model_of("tiny", layers, precision)
+        peaks.add(counted(lambda model=model: model.hidden(ids_of(4, 100))).peak)
     assert len(peaks) == 1

@@ -1,6 +1,7 @@
 """One cell of a study: chunks, tokens and a checkpoint to a measured stream, its table and its provenance."""
 
 import hashlib
+import importlib
 import json
 import logging
 import multiprocessing
@@ -121,6 +122,8 @@ def compress(inputs, labels, out):
         compiling.ready()
         # now, while this process has computed nothing: the kernels' threads do not survive a fork
         decoder.submit(os.getpid).result()
+        if inputs.device != "cpu" and inputs.precision != EXACT:
+            decoder.submit(importlib.import_module, "bitlaw.compression.lockstep")  # torch, while this process scores
         started = time.perf_counter()
         loaded = load(inputs)
         loading = time.perf_counter() - started
