@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, cluster, clone, *arguments):
         self.output = clone / "snakemake.out"
-        command = [SNAKEMAKE, "--profile", "workflow/profiles/slurm", *QUICK, *TARGETS, *arguments]
+        command = [SNAKEMAKE, "--profile", "profiles/slurm", *QUICK, *TARGETS, *arguments]
         with open(self.output, "w") as out:
             self.process = subprocess.Popen(
                 ["timeout", "-k", "10", str(LIMIT), *command],
