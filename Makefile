@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
-	$(SNAKEMAKE) --cores 8 --rerun-incomplete
+	@$(BIN)/python workflow/run.py --cores 8 --rerun-incomplete
 
 test: .venv/ready-to-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -66,23 +66,28 @@ dry-run: .venv/ready
 	$(SNAKEMAKE) -n --quiet
 	$(SNAKEMAKE) ladder -n --quiet
 	for study in $(STUDIES); do $(SNAKEMAKE) -n --quiet --configfile $$study || exit; done
-	$(SNAKEMAKE) -n --quiet --profile workflow/profiles/slurm --configfile workflow/studies/pythia.yaml
+	$(SNAKEMAKE) -n --quiet --profile profiles/slurm --configfile workflow/studies/pythia.yaml
 
-# The pictures of README.md.
+# The numbers and pictures of README.md and docs/ anew, from fresh runs: about an hour and a half.
 figures: run
 	$(SNAKEMAKE) --cores 8 --configfile workflow/studies/published.yaml
+	$(SNAKEMAKE) --cores 8 --configfile workflow/studies/smollm2.yaml
 	mkdir -p docs/figures
 	cp results/embedded/figures/scaling.png docs/figures/embedded.png
 	cp results/published/figures/curves_published.png docs/figures/published.png
+	cp results/smollm2/figures/overview.png docs/figures/smollm2.png
+	$(BIN)/python docs/write_tables.py take
 
 # torch is not in the lock: which build of it fits (for a processor, for a CUDA version) is yours to choose, and another
 # index may have it. The line after the lock's brings the pinned version and what its build needs.
 .venv/ready: requirements.lock requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bitlaw needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
-	$(PIP_LOCKED) -r requirements.lock
-	$(PIP) -r requirements.txt
-	$(PIP) --no-deps --editable .
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bitlaw needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "installing Python packages into .venv: about two minutes"
+	@$(PYTHON) -m venv .venv
+	@$(PIP_LOCKED) -r requirements.lock
+	@echo "installing PyTorch"
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps --editable .
 	@touch $@
 
 .venv/ready-to-test: .venv/ready requirements-dev.lock

@@ -47,7 +47,9 @@ LAUNCH = 5e-6  # assumed: seconds until the next kernel has started
 START = 8.0  # assumed: seconds of a process before its weights are read: Python, torch, CUDA
 DISK = 1e9  # assumed: bytes/s at which weights are read
 RESERVED = 2e9  # assumed: bytes of a card that CUDA, libraries and fragments take
-PROCESSOR = 10.5e9  # weights a second in a decoder's steps (measured: README, 236 tokens/s at Pythia-70M's shape)
+PROCESSOR = (
+    10.5e9  # weights a second in a decoder's steps (measured: docs/speed.md, 236 tokens/s at Pythia-70M's shape)
+)
 AT_ONCE = 16384  # tokens of one pass that is counted
 
 
