@@ -43,6 +43,12 @@ CLOSE = {
         },
     ),
     "biased olmo2": ("olmo2", {"attention_bias": True}),
+    "stablelm as it comes": ("stablelm", {"partial_rotary_factor": None, "use_qkv_bias": None, "hidden_size": 64}),
+    "part of phi3": ("phi3", {"partial_rotary_factor": 0.75, "hidden_size": 64}),
+    "biased granite, tied": ("granite", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "plain granite": ("granite", {**dict.fromkeys(tiny_decoders.MULTIPLIERS), "attention_multiplier": 2**-7}),
+    "smollm3 by layers": ("smollm3", {"no_rope_layers": [0, 1], "mlp_bias": True}),
+    "gemma with gelu": ("gemma", {"hidden_act": "gelu", "attention_bias": True}),
 }
 
 
