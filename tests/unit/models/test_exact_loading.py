@@ -151,6 +151,8 @@ def _environment():
     "family, changes, words",
     [
         ("gpt2", {}, "model_type 'gpt2'"),
+        ("llama", {"model_type": ["llama"]}, "model_type ['llama']"),
+        ("llama", {"hidden_act": ["silu"]}, "hidden_act ['silu']"),
         ("llama", {"num_attention_heads": 0}, "num_attention_heads 0"),
         ("llama", {"num_attention_heads": None}, "num_attention_heads None"),
         ("llama", {"num_attention_heads": 5}, "num_key_value_heads 2: expected a divisor of the 5"),

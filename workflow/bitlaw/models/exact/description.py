@@ -87,7 +87,7 @@ def describe(folder, context=None):
 
 def _describe(config, context):
     name = config.get("model_type")
-    if name not in FAMILIES:
+    if name not in [*FAMILIES]:
         raise _Refused(f"model_type {name!r}: exact arithmetic knows {', '.join(FAMILIES)}")
     family = FAMILIES[name]
     config = {k: v for k, v in (family.defaults | config).items() if v is not None and k not in family.ignored}
@@ -109,7 +109,7 @@ def _describe(config, context):
     if rotary < 2 or rotary % 2:
         raise _Refused(f"{rotary} of {head_dim} numbers of a head would turn: expected an even number from 2")
     given = config.get("hidden_act", "silu")
-    if given not in family.activations:
+    if given not in [*family.activations]:
         raise _Refused(f"hidden_act {given!r}: expected {' or '.join(family.activations)} in {name}")
     epsilon = _number(config, family.epsilon, 0.0)
     if not 1e-20 <= epsilon <= 1:
@@ -157,7 +157,7 @@ def _describe(config, context):
 def _scales(config, family, width, head_dim):
     """The numbers that products are scaled by, float32: see Description."""
     if not family.scaled:
-        embedding = math.sqrt(width) if family.unit_gain else 1.0
+        embedding = math.sqrt(width) if family.root_width else 1.0
         found = {"embedding": embedding, "score": 1.0 / math.sqrt(head_dim), "residual": 1.0, "head": 1.0}
     else:
         found = {part: _multiplier(config, f"{part}_multiplier") for part in ("embedding", "residual")}

@@ -46,6 +46,7 @@ class Family(NamedTuple):
     share: str | None = None  # key of the part of a head that turns, where it may be less than all
     unturned: bool = False  # whether no_rope_layers leaves out the turning of some layers
     windowed: bool = False  # whether sliding_window counts without use_sliding_window
+    root_width: bool = False  # whether the embedding is multiplied by the root of the width
     scaled: bool = False  # whether it has Granite's multipliers
     refused: tuple = ()  # flags that this decoder computes only when they are false
     ignored: tuple = ()  # keys without a meaning in this family
@@ -125,6 +126,7 @@ FAMILIES = {
         {"rms_norm_eps": 1e-6, "num_key_value_heads": 16, "head_dim": 256}
         | {"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
         unit_gain=True,
+        root_width=True,
         activations={"gelu": GELU_TANH} | TANHS,  # as transformers reads the first releases' gelu
         **_BIASED,
         refused=("use_bidirectional_attention",),
