@@ -66,7 +66,7 @@ dry-run: .venv/ready
 	$(SNAKEMAKE) -n --quiet
 	$(SNAKEMAKE) ladder -n --quiet
 	for study in $(STUDIES); do $(SNAKEMAKE) -n --quiet --configfile $$study || exit; done
-	$(SNAKEMAKE) -n --quiet --profile workflow/profiles/slurm --configfile workflow/studies/pythia.yaml
+	$(SNAKEMAKE) -n --quiet --profile profiles/slurm --configfile workflow/studies/pythia.yaml
 
 # The pictures of README.md.
 figures: run
