@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from bitlaw import InputError
-from bitlaw.compression import integer_softmax, integer_softmax_torch, scoring
+from bitlaw.compression import integer_softmax, integer_softmax_torch, scoring, torch_scoring
 from bitlaw.models import checkpoint
 from bitlaw.models.exact.digits import Digits
 from bitlaw.runtime import gpu_memory
@@ -344,3 +344,14 @@ def test_scores_are_those_of_the_windows_through_the_model(fixture, tolerance, r
         logits = model.head(model.hidden(torch.from_numpy(ids[None, begin:i].astype(np.int64)))[0])[-1].double()
         expected = -torch.log_softmax(logits, -1)[ids[i]].item() / math.log(2)
         assert scores.lengths[i] == pytest.approx(expected, abs=tolerance)
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40), room=st.integers(1, 40))
+def test_batches_of_equally_long_windows_hold_nothing_else(lengths, room):
+    todo = [(number, scoring.Window(3, 3 + length, 4)) for number, length in enumerate(lengths)]
+    batches = torch_scoring._batches(todo, room, 1, equally_long=True)
+    assert sorted(number for batch in batches for number, _ in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len({window.end for _, window in batch}) == 1
+        assert len(batch) == 1 or sum(window.end - window.begin for _, window in batch) <= room
