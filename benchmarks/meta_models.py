@@ -91,14 +91,14 @@ class Exact(digits.Digits):
             ("gain1", "bias1", "gain2", "bias2", "query_gain", "key_gain"), np.zeros((layers, width), np.float32)
         )
         turns = np.zeros((CONTEXT, described.rotary // 2), np.float32)
+        matrices = {"qkv": (3 * width, width), "out": (width, width), "up": (4 * width, width)}
+        matrices |= {"down": (width, 4 * width)} | dict.fromkeys(("embedding", "head"), (shape.vocabulary, width))
+        # of a matrix its size stands for its numbers; another object for each, as none is tied to another
+        made = {name: SimpleNamespace(q=list(size), scale=np.zeros(size[0])) for name, size in matrices.items()}
         weights = SimpleNamespace(
             **vectors,
-            qkv=(3 * width, width),
-            out=(width, width),
-            up=(4 * width, width),
-            down=(width, 4 * width),
-            embedding=[shape.vocabulary, width],
-            head=[shape.vocabulary, width],
+            **made,
+            pairs=np.full(layers, described.rotary // 2),
             final_gain=np.zeros(width, np.float32),
             final_bias=np.zeros(width, np.float32),
             cosines=turns,
@@ -110,7 +110,7 @@ class Exact(digits.Digits):
         return torch.tensor(array) if array.ndim == 0 else torch.empty(array.shape, device="meta")
 
     def _matrix(self, given, layer=...):
-        outputs, inputs = map(arithmetic_torch.up, given)
+        outputs, inputs = map(arithmetic_torch.up, given.q)
         empty = torch.empty((2, outputs, inputs), dtype=torch.int8, device="meta")
         return arithmetic_torch.Matrix(empty, *(torch.empty(outputs, device="meta") for _ in range(2)))
 
@@ -174,7 +174,7 @@ def fused_kernels(counter, which):
         note("elementwise", 8 * x.numel())
         return made(*x.shape)
 
-    def turn(self, part, gain, past):
+    def turn(self, part, *given):
         return elementwise(part).unflatten(2, (-1, self.description.head_dim))
 
     more = ExitStack()
