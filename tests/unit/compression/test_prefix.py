@@ -106,9 +106,10 @@ def test_a_cell_with_a_prefix(data, neox_folder, tmp_path, precision):
         assert about["cr_lossless"] - about["cr_published"] == pytest.approx(terms, abs=1e-12)
     plain, fronted = cells["auto"], cells[PREFIX]
     assert plain["bos"] is None and fronted["bos"] == PREFIX and plain["context"] == fronted["context"] == 320
-    assert fronted["cr_published"] == plain["cr_published"]
-    for term in ("audit_probabilities", "audit_past_1024", "audit_top_bits"):
-        assert fronted[term] == plain[term]
+    # in floating point the pass without a prefix gives code lengths alone, within 1e-5 bit a token
+    apart = 0 if precision == "exact" else 1e-6
+    for term in ("cr_published", "audit_probabilities", "audit_past_1024", "audit_top_bits"):
+        assert fronted[term] == pytest.approx(plain[term], rel=0, abs=apart)
     rows = {bos: pq.read_table(tmp_path / f"{bos}/step1.parquet").to_pylist() for bos in cells}
     for row, before in zip(rows[PREFIX], rows["auto"], strict=True):
         assert before["bits_prefix"] == 0 and row["bits_prefix"] != 0
