@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
-	$(SNAKEMAKE) --cores 8 --rerun-incomplete
+	@$(BIN)/python workflow/run.py --cores 8 --rerun-incomplete
 
 test: .venv/ready-to-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -66,7 +66,7 @@ dry-run: .venv/ready
 	$(SNAKEMAKE) -n --quiet
 	$(SNAKEMAKE) ladder -n --quiet
 	for study in $(STUDIES); do $(SNAKEMAKE) -n --quiet --configfile $$study || exit; done
-	$(SNAKEMAKE) -n --quiet --profile workflow/profiles/slurm --configfile workflow/studies/pythia.yaml
+	$(SNAKEMAKE) -n --quiet --profile profiles/slurm --configfile workflow/studies/pythia.yaml
 
 # The pictures of README.md.
 figures: run
@@ -78,11 +78,13 @@ figures: run
 # torch is not in the lock: which build of it fits (for a processor, for a CUDA version) is yours to choose, and another
 # index may have it. The line after the lock's brings the pinned version and what its build needs.
 .venv/ready: requirements.lock requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bitlaw needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
-	$(PIP_LOCKED) -r requirements.lock
-	$(PIP) -r requirements.txt
-	$(PIP) --no-deps --editable .
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("bitlaw needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "installing Python packages into .venv: about two minutes"
+	@$(PYTHON) -m venv .venv
+	@$(PIP_LOCKED) -r requirements.lock
+	@echo "installing PyTorch"
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps --editable .
 	@touch $@
 
 .venv/ready-to-test: .venv/ready requirements-dev.lock

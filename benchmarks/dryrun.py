@@ -90,7 +90,7 @@ def main():
         print("| | seconds | of them computing | resident, MB |\n|---|---:|---:|---:|")
         _, numbers = measured(folder, *job_arguments(folder, ("text", "pythia-12b", 1)))
         print(f"| start of one job | {numbers}")
-        profile = ("--profile", "workflow/profiles/slurm", "--configfile", "grid.json")
+        profile = ("--profile", "profiles/slurm", "--configfile", "grid.json")
         said, numbers = measured(folder, "-n", "--quiet", "rules", *profile)
         planned = int(re.search(r"^compress +(\d+)$", said, re.M)[1])
         assert planned == count, f"{planned} cells are planned, not {count}"

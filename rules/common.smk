@@ -15,8 +15,9 @@ GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
 
 def modules_of(script):
-    """Modules of the library that a script imports: as inputs, an edit of one reruns the rule and a touch does not."""
-    return list(map(os.path.relpath, imports.modules(f"{workflow.basedir}/scripts/{script}.py")))
+    """A script and the modules it imports: as inputs, an edit of one reruns the rule and a touch does not."""
+    path = f"{workflow.basedir}/scripts/{script}.py"
+    return list(map(os.path.relpath, [path, *imports.modules(path)]))
 
 
 def of_repository(path):

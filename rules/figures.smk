@@ -2,7 +2,7 @@
 
 KINDS = ["svg", "pdf", "png"]
 LAW_PICTURES = ["curves", "contours", "excess", "residuals", "identifiability", "heldout"]
-BIT_PICTURES = ["audit", "context", "position"]
+BIT_PICTURES = ["overview", "audit", "context", "position"]
 
 
 rule figure:
@@ -49,6 +49,8 @@ rule pictures:
 
 rule bit_figures:
     input:
+        cells=rules.table.output.cells,
+        classical=rules.bits.output.classical,
         audit=rules.bits.output.audit,
         context=rules.context.output.context,
         curves=rules.context.output.curves,

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from bitlaw.figures import audit, context, position
+from bitlaw.figures import audit, context, overview, position
 from bitlaw.runtime import logs
 from bitlaw.runtime.atomic import claim
 
@@ -13,6 +13,7 @@ def files(name):
     return {kind: snakemake.output[f"{name}_{kind}"] for kind in ("svg", "pdf", "png")}
 
 
+overview.draw(pd.read_csv(source.cells), pd.read_csv(source.classical), files("overview"))
 audit.draw(pd.read_csv(source.audit), files("audit"))
 halves = pd.read_csv(str(source.halves)) if source.halves else None
 context.draw(pd.read_csv(source.context), files("context"), halves)

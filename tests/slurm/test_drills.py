@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cluster as drill
@@ -33,7 +34,7 @@ class Run:
 
     def __init__(self, cluster, clone, *arguments):
         self.output = clone / "snakemake.out"
-        command = [SNAKEMAKE, "--profile", "workflow/profiles/slurm", *QUICK, *TARGETS, *arguments]
+        command = [SNAKEMAKE, "--profile", "profiles/slurm", *QUICK, *TARGETS, *arguments]
         with open(self.output, "w") as out:
             self.process = subprocess.Popen(
                 ["timeout", "-k", "10", str(LIMIT), *command],
@@ -230,3 +231,45 @@ def test_an_interrupted_snakemake_that_is_started_again(cluster, study, local):
     assert status != 0
     drill.until(lambda: not drill.ask(cluster, "squeue", "--noheader"), 60, "its jobs are cancelled")
     finished(Run(cluster, study), study, local, cluster, "Snakemake interrupted", cell, since)
+
+
+def test_a_requeued_job(cluster, study, local):
+    run = Run(cluster, study)
+    cell, since = held(run, study), time.time()
+    drill.ask(cluster, "scontrol", "requeue", cell.job)
+    finished(run, study, local, cluster, "requeued", cell, since)
+
+
+def test_a_preempted_job(cluster, study, local):
+    run = Run(cluster, study)
+    cell, since = held(run, study), time.time()
+    whole_node = ("--partition=urgent", "--exclusive", f"--nodelist={cell.node}", "--wrap=sleep 5")
+    drill.ask(cluster, "sbatch", f"--output={cluster}/urgent.out", *whole_node)
+    drill.until(lambda: not cell.process.is_running(), 60, "the urgent job has taken the node")
+    finished(run, study, local, cluster, "preempted", cell, since)
+
+
+def test_a_node_whose_disk_is_full(cluster, study, local):
+    """Its daemon cannot even keep a job's script: SLURM drains the node, and others take its jobs."""
+    node = drill.NODES[0]
+    with small_disk(cluster / f"spool-{node}", 1 << 20) as spool:
+        drill.kill(cluster, f"slurmd-{node}")
+        drill.start_node(cluster, node)
+        drill.until(lambda: drill.states(cluster).get(node) == "idle", 60, "the node is back")
+        with open(spool / "full", "wb") as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                file.flush()
+        run = Run(cluster, study)
+        finished(run, study, local, cluster, "full disk of a node")
+        drill.kill(cluster, f"slurmd-{node}")
+    drill.start_node(cluster, node)
+
+
+@contextmanager
+def small_disk(folder, size):
+    """A file system of `size` bytes in place of what is in `folder`."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -69,7 +69,7 @@ def submitted(folder, profile, *arguments):
     calls.mkdir()
     command = [
         *("timeout", "-k", "5", "60", SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--directory", folder),
-        *("--profile", f"workflow/profiles/{profile}", "--configfile", "contract.yaml"),
+        *("--profile", f"profiles/{profile}", "--configfile", "contract.yaml"),
         *("--slurm-init-seconds-before-status-checks", "1"),
         *(f"results/contract/cells/random/{model}/step1.json" for model in PARAMETERS),
         *arguments,
@@ -159,7 +159,7 @@ def test_the_start_of_a_job_imports_no_torch(folder):
 
 @pytest.mark.parametrize("profile", ["slurm", "slurm-gres"])
 def test_a_profile_has_neither_groups_nor_arrays_nor_tasks(profile):
-    text = (ROOT / "workflow" / "profiles" / profile / "profile.v9+.yaml").read_text()
+    text = (ROOT / "profiles" / profile / "profile.v9+.yaml").read_text()
     keys = yaml.safe_load(text)
     assert not {"groups", "group-components", "slurm-array-jobs"} & set(keys)
     assert not {"tasks", "ntasks"} & set(keys["default-resources"])

@@ -15,7 +15,7 @@ from bitlaw.runtime import gpu
 from cell_process import WORKFLOW, compress
 from repository import rules
 
-PROFILE = "workflow/profiles/local-gpu"
+PROFILE = "profiles/local-gpu"
 HOLD = """
 import os, sys, time
 from bitlaw.runtime import gpu

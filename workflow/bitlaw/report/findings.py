@@ -2,51 +2,69 @@
 
 import csv
 import math
+from pathlib import Path
 
-from bitlaw.study import PROTOCOLS
 
+def finding(cells, classical=None, null="random"):
+    """What the table of cells at the path `cells` says (see `cell_table`), as text.
 
-def finding(path, null="random"):
-    """The finding of the table of cells at `path` (see `cell_table`), as text; `null`: the control.
-
-    First what no code can compress, then the best ratio of each other modality; lossless ratios where there are any.
-    Missing ratios are left out.
+    First the best ratio of each modality beside that of the best classical compressor on the same chunks (`classical`:
+    path of the table of `analysis.classical`), lossless ratios where there are any; then what becomes of bytes that no
+    code can compress, the modality `null`. Missing ratios are left out.
     """
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    control = [row for row in rows if row["modality"] == null]
-    ranges = {protocol: _range(control, protocol) for protocol in PROTOCOLS}
-    sentences = []
-    if (published := ranges["published"]) and published[0] < 1:
-        text = f"{null.capitalize()} bytes, which nothing can compress, “compress” to {_text(published)} of their size "
-        text += "by the published number"
-        if lossless := ranges["lossless"]:
-            text += f"; as a stream that decodes they take {_text(lossless)}"
-        sentences.append(text + ".")
-    elif lossless := ranges["lossless"]:
-        sentences.append(f"{null.capitalize()} bytes, the control, take {_text(lossless)} of their size.")
+    rows = _rows(cells)
     protocol = "lossless" if _range(rows, "lossless") else "published"
+    others = _best_classical(classical) if classical and protocol == "lossless" else {}
     best = {}
     for row in rows:
         ratio = _ratio(row, protocol)
         if row["modality"] != null and ratio is not None:
             best.setdefault(row["modality"], []).append((ratio, row["model"], int(row["step"])))
-    parts = [
-        f"{modality} {ratio:.3f} ({model}, step {step:,})"
-        for modality, (ratio, model, step) in ((name, min(ratios)) for name, ratios in best.items())
-    ]
+    parts = []
+    for modality, (ratio, model, step) in ((name, min(ratios)) for name, ratios in best.items()):
+        beside = f" where {others[modality][1]} takes {others[modality][0]:.3f}" if modality in others else ""
+        parts.append(f"{modality} takes {ratio:.3f} of its size ({model}, step {step:,}){beside}")
+    sentences = []
     if parts:
-        how = "with every bit counted" if protocol == "lossless" else "by the published number"
-        sentences.append(f"Best ratio {how}: {', '.join(parts)}.")
-    return " ".join(sentences) or f"{path} holds no ratio: nothing found."
+        how = "With every bit counted" if protocol == "lossless" else "By the published number"
+        sentences.append(f"{how}, {'; '.join(parts)}.")
+    if control := _control([row for row in rows if row["modality"] == null], null):
+        sentences.append(control)
+    return " ".join(sentences) or f"{cells} holds no ratio: nothing found."
+
+
+def _control(rows, null):
+    """What becomes of bytes that nothing can compress, under both protocols; empty where no ratio is known."""
+    published, lossless = (_range(rows, protocol) for protocol in ("published", "lossless"))
+    who = f"{null.capitalize()} bytes, which nothing can compress,"
+    if published and published[0] < 1:
+        would = f"{_text(published)} by the published number, which is no code"
+        return f"{who} take {_text(lossless)}; {would}." if lossless else f"{who} take {would}."
+    return f"{who} take {_text(lossless)}." if lossless else ""
+
+
+def _best_classical(path):
+    """{modality: (ratio, compressor)} of the smallest output, chunk by chunk."""
+    best = {}
+    for row in _rows(path):
+        if row["scope"] == "chunk" and row["ratio"]:  # a compressor that failed has none
+            found = (float(row["ratio"]), row["compressor"])
+            best[row["modality"]] = min(best.get(row["modality"], found), found)
+    return best
+
+
+def _rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def ending(folder):
     """Three lines that end a run: where the figure of results/<study> is, where its page is, and what was found."""
+    classical = Path(folder, "tables/classical.csv")
     return [
         f"figure: {folder}/figures/scaling.png",
         f"page:   {folder}/report.html",
-        f"found:  {finding(f'{folder}/tables/cells.csv')}",
+        f"found:  {finding(f'{folder}/tables/cells.csv', classical if classical.exists() else None)}",
     ]
 
 

@@ -72,7 +72,7 @@ def write(path, study):
     cite = yaml.safe_load(Path(study.citation).read_text())
     page = {
         "study": study.config["study"],
-        "finding": findings.finding(study.cells),
+        "finding": findings.finding(study.cells, study.tables.get("classical")),
         "cells": cells,
         "models": cells["model"].nunique(),
         "steps": cells["step"].nunique(),

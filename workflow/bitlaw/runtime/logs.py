@@ -71,13 +71,21 @@ def _bar(what, total, unit):
     return report
 
 
+class _Terminal(logging.Formatter):
+    """The message alone, but for warnings, which a reader must find among many lines."""
+
+    def format(self, record):
+        text = super().format(record)
+        return f"warning: {text}" if record.levelno == logging.WARNING else text
+
+
 def log_to(path):
     """Send messages to the terminal and to the file `path`; a traceback goes to the file, its last line to both.
 
     Of an interruption (Ctrl-C) both say just that.
     """
     handlers = [logging.StreamHandler(), logging.FileHandler(path, mode="w")]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    handlers[0].setFormatter(_Terminal("%(message)s"))
     handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=handlers)
     log = logging.getLogger("bitlaw")
