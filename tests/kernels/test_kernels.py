@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bitlaw.compression import integer_softmax, integer_softmax_torch
 from bitlaw.models.exact import arithmetic
 from bitlaw.models.exact import arithmetic_torch as exact
+from repository import ROOT
 
 pytestmark = pytest.mark.kernel
 FEW = settings(max_examples=200 if torch.cuda.is_available() else 15, deadline=None)
@@ -165,3 +166,13 @@ def test_intervals_of_part_of_a_buffer(interval_kernel, device):
     for part in (whole[:, :70], whole[:, 20:], whole.t().contiguous().t()):
         expected = integer_softmax_torch.by_operations(part, targets)
         assert torch.equal(interval_kernel.integers(part, targets), expected)
+
+
+def test_what_the_report_times_runs(kernels, device, monkeypatch):
+    """At tiny sizes; tests/gpu/report.py takes a 1.4B model's on a card."""
+    monkeypatch.syspath_prepend(ROOT / "tests/gpu")
+    import speeds
+
+    sizes = {"rows": 4, "width": 32, "mlp": 48, "heads": 2, "sequences": 2, "vocabulary": 90, "head_rows": 2}
+    found = [what for what, *_ in speeds.measure(device, sizes, 1)]
+    assert [what.partition(",")[0] for what in found] == ["linear", "linear", "attention", "intervals"]

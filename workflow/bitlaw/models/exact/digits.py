@@ -2,8 +2,9 @@
 
 A third engine beside `decoder` and `float64`; the integers are the same. Every integer that enters a product is split
 into signed digits to base 256 (see `arithmetic_torch`). It takes rectangles of tokens, sequences side by side. Fused
-kernels give the same integers where there are any (see `kernels`). Where the page says *error*, nothing waits for the device to find out: a NaN goes through to the logits of that token and of
-those after it.
+kernels take the place of its products, attention and rows of integers where `runtime.fused` says so. Where the page
+says *error*, nothing waits for the device to find out: a NaN goes through to the logits of that token and of those
+after it.
 """
 
 import math

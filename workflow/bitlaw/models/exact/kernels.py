@@ -55,25 +55,28 @@ def exponential(difference):
 # --- rows of integers -----------------------------------------------------------------------------------------------
 
 
-@triton.jit
-def _digits_of_rows(x, stride, count, digits, digit_stride, width, scales, BLOCK: tl.constexpr):
-    """One row a program: `count` numbers to digits, `width` of them, and 2^e."""
-    row = tl.program_id(0).to(tl.int64)
-    largest = tl.zeros([BLOCK], tl.int32)
+@triton.jit(do_not_specialize=["rows"])
+def _digits_of_rows(
+    x, stride, rows, count, digits, digit_stride, width, scales, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """ROWS rows a program, BLOCK numbers at a time: `count` numbers to digits, `width` of them, and 2^e."""
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    x_row, to_row, exists = x + row[:, None] * stride, digits + row[:, None] * width, row[:, None] < rows
+    largest = tl.zeros([ROWS, BLOCK], tl.int32)
     for first in range(0, count, BLOCK):
-        at = first + tl.arange(0, BLOCK)
-        bits = tl.load(x + row * stride + at, mask=at < count, other=0.0).to(tl.int32, bitcast=True)
+        at = first + tl.arange(0, BLOCK)[None, :]
+        bits = tl.load(x_row + at, mask=exists & (at < count), other=0.0).to(tl.int32, bitcast=True)
         largest = tl.maximum(largest, bits & 0x7FFFFFFF)
-    field = tl.max(largest, 0) >> 23
+    field = tl.max(largest, 1) >> 23
     exponent = tl.minimum(tl.maximum(field, LEAST), OVERFLOW) - Q15
     for first in range(0, width, BLOCK):
-        at = first + tl.arange(0, BLOCK)
-        q = to_integer(tl.load(x + row * stride + at, mask=at < count, other=0.0) * power_of_two(-exponent))
+        at = first + tl.arange(0, BLOCK)[None, :]
+        numbers = tl.load(x_row + at, mask=exists & (at < count), other=0.0)
+        q = to_integer(numbers * power_of_two(-exponent)[:, None])
         high = (q + 128) >> 8
-        to = digits + row * width + at
-        tl.store(to, high.to(tl.int8), mask=at < width)
-        tl.store(to + digit_stride, (q - (high << 8)).to(tl.int8), mask=at < width)
-    tl.store(scales + row, tl.where(field >= OVERFLOW, float("nan"), power_of_two(exponent)))
+        tl.store(to_row + at, high.to(tl.int8), mask=exists & (at < width))
+        tl.store(to_row + digit_stride + at, (q - (high << 8)).to(tl.int8), mask=exists & (at < width))
+    tl.store(scales + row, tl.where(field >= OVERFLOW, float("nan"), power_of_two(exponent)), mask=row < rows)
 
 
 def digits_of_rows(x, width=None):
@@ -84,11 +87,20 @@ def digits_of_rows(x, width=None):
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     digits = torch.empty((2, len(rows), width), dtype=torch.int8, device=x.device)
     scales = torch.empty((len(rows), 1), device=x.device)
-    block = min(1024, triton.next_power_of_2(width))
+    block, together = row_tiles(width)
     if len(rows):
-        given = rows, rows.stride(0), count, digits, digits.stride(0), width, scales
-        _digits_of_rows[(len(rows),)](*given, BLOCK=block, num_warps=4 if block > 256 else 1, **UNFUSED)
+        _digits_of_rows[(triton.cdiv(len(rows), together),)](
+            *(rows, rows.stride(0), len(rows), count, digits, digits.stride(0), width, scales),
+            **{"ROWS": together, "BLOCK": block},
+            **UNFUSED,
+        )
     return digits.view(2, *x.shape[:-1], width), scales.view(*x.shape[:-1], 1)
+
+
+def row_tiles(width):
+    """(numbers at a time, rows) of a program, for rows of `width`."""
+    block = min(1024, triton.next_power_of_2(width))
+    return block, 1024 // block
 
 
 # --- linear layers --------------------------------------------------------------------------------------------------
