@@ -77,12 +77,15 @@ dry-run: .venv/ready
 	for study in $(STUDIES); do $(SNAKEMAKE) -n --quiet --configfile $$study || exit; done
 	$(SNAKEMAKE) -n --quiet --profile profiles/slurm --configfile workflow/studies/pythia.yaml
 
-# The pictures of README.md.
+# The numbers and pictures of README.md and docs/ anew, from fresh runs: about an hour and a half.
 figures: run
 	$(SNAKEMAKE) --cores 8 --configfile workflow/studies/published.yaml
+	$(SNAKEMAKE) --cores 8 --configfile workflow/studies/smollm2.yaml
 	mkdir -p docs/figures
 	cp results/embedded/figures/scaling.png docs/figures/embedded.png
 	cp results/published/figures/curves_published.png docs/figures/published.png
+	cp results/smollm2/figures/overview.png docs/figures/smollm2.png
+	$(BIN)/python docs/write_tables.py take
 
 # torch is not in the lock: which build of it fits (for a processor, for a CUDA version) is yours to choose, and another
 # index may have it. The line after the lock's brings the pinned version and what its build needs.

@@ -117,6 +117,7 @@ def logits_of(model, ids, cache=None, past=0):
     ("family", "changes"),
     [
         ("gpt_neox", {}),
+        ("granite", {}),
         ("llama", {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 60, "intermediate_size": 300}),
     ],
 )

@@ -205,11 +205,11 @@ def quantised(row, width):
     return [shifted(m, e - exponent) for m, e in row], exponent
 
 
-def linear(row, matrix, bias):
-    """`matrix`: a list of quantised rows; `bias`: a list of numbers or None."""
+def linear(row, matrix, bias, r=(1, 0)):
+    """`matrix`: a list of quantised rows; `bias`: a list of numbers or None; `r`: the multiplier."""
     q, e = quantised(row, Q15)
-    out = [scale(scale(rounded(dot(q, w), 0, F32), e), f) for w, f in matrix]
-    return out if bias is None else sum_rows(out, bias)
+    out = [multiply(scale(rounded(dot(q, w), 0, F32), e), scale(r, f)) for w, f in matrix]
+    return out if bias is None else sum_rows(out, [multiply(r, b) for b in bias])
 
 
 def dot(a, b):
@@ -467,10 +467,10 @@ def turned(head, cosines, sines):
 # Section 6: attention
 
 
-def attend(query, keys, values):
+def attend(query, keys, values, c):
     """One query head, `query` (q, e), over its visible keys and values, lists of such pairs."""
     q, e = query
-    factor = scale(to(divide(ONE, square_root((len(q), 0), F64), F64), F32), e)
+    factor = scale(c, e)
     scores = [scale(multiply(rounded(dot(q, k), 0, F32), factor), e_j) for k, e_j in keys]
     top = largest(scores)
     if top[1] is None:
@@ -514,24 +514,46 @@ class Shape(NamedTuple):
     biased: frozenset
     parallel: bool
     tied: bool
+    turned: list
+    multipliers: dict  # c, and r of the embedding, of what a layer adds, of the head
+
+
+FAMILIES = (
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "olmo2",
+    "stablelm",
+    "phi3",
+    "granite",
+    "smollm3",
+    "gemma",
+)
 
 
 def shape(config):
     family = config["model_type"]
-    if family not in ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "olmo2"):
+    if family not in FAMILIES:
         raise ValueError(f"model_type {family}: not a family of section 7")
     neox = family == "gpt_neox"
     heads = config["num_attention_heads"]
-    head_dim = (None if neox else config.get("head_dim")) or config["hidden_size"] // heads
+    head_dim = (None if family in ("gpt_neox", "stablelm") else config.get("head_dim")) or config[
+        "hidden_size"
+    ] // heads
     turning = config.get("rope_parameters") or {}
     scaling = turning or config.get("rope_scaling")
     if neox:
         share = turning.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
         base = turning.get("rope_theta", config.get("rotary_emb_base", 10000))
-        rotary = int(exact(multiply(from_config(share), (head_dim, 0), F64)))
     else:
-        rotary = head_dim
-        base = turning.get("rope_theta", config.get("rope_theta", 10000.0))
+        share = 1.0
+        if family in ("stablelm", "phi3"):
+            absent = 0.25 if family == "stablelm" else 1.0
+            share = turning.get("partial_rotary_factor", config.get("partial_rotary_factor", absent))
+        base = turning.get("rope_theta", config.get("rope_theta", 2000000.0 if family == "smollm3" else 10000.0))
+    rotary = int(exact(multiply(from_config(share), (head_dim, 0), F64)))
     return Shape(
         family,
         heads,
@@ -540,12 +562,36 @@ def shape(config):
         rotary,
         from_config(base),
         scaling,
-        from_config(config["layer_norm_eps" if neox else "rms_norm_eps"]),
-        config["hidden_act"],
+        from_config(config["layer_norm_eps" if family in ("gpt_neox", "stablelm") else "rms_norm_eps"]),
+        "gelu_new" if family == "gemma" and config["hidden_act"] == "gelu" else config["hidden_act"],
         biased(config),
         neox and config.get("use_parallel_residual", True),
-        config.get("tie_word_embeddings", False),
+        config.get("tie_word_embeddings", family in ("smollm3", "gemma")),
+        turned_layers(config),
+        multipliers(config, head_dim),
     )
+
+
+def turned_layers(config):
+    layers = config["num_hidden_layers"]
+    if config["model_type"] != "smollm3":
+        return [True] * layers
+    every = config.get("no_rope_layer_interval", 4)
+    return config.get("no_rope_layers") or [(layer + 1) % every != 0 for layer in range(layers)]
+
+
+def multipliers(config, head_dim):
+    found = dict.fromkeys(("embedding", "residual", "head"), ONE)
+    found["c"] = to(divide(ONE, square_root((head_dim, 0), F64), F64), F32)
+    if config["model_type"] == "gemma":
+        found["embedding"] = to(square_root((config["hidden_size"], 0), F64), F32)
+    if config["model_type"] == "granite":
+        of = {
+            name: from_config(config.get(f"{name}_multiplier", 1.0)) for name in ("embedding", "attention", "residual")
+        }
+        head = divide(ONE, from_config(config.get("logits_scaling", 1.0)), F64)
+        found = {"embedding": of["embedding"], "residual": of["residual"], "head": head, "c": of["attention"]}
+    return {name: to(number, F32) for name, number in found.items()}
 
 
 def biased(config):
@@ -558,9 +604,12 @@ def biased(config):
     names = set()
     if family == "qwen2":
         names |= {"q_proj", "k_proj", "v_proj"}
-    if family in ("llama", "qwen3", "olmo2") and config.get("attention_bias", False):
+    if family == "stablelm" and config.get("use_qkv_bias", False):
+        names |= {"q_proj", "k_proj", "v_proj"}
+    whole = ("llama", "granite", "smollm3")
+    if family in (*whole, "qwen3", "olmo2", "gemma") and config.get("attention_bias", False):
         names |= {"q_proj", "k_proj", "v_proj", "o_proj"}
-    if family == "llama" and config.get("mlp_bias", False):
+    if family in whole and config.get("mlp_bias", False):
         names |= {"gate_proj", "up_proj", "down_proj"}
     return frozenset(names)
 
@@ -588,12 +637,16 @@ class Model:
         return self.made[name]
 
     def linear(self, row, name):
-        bias = self.vector(name + ".bias") if name.rsplit(".", 1)[1] in self.shape.biased else None
-        return linear(row, self.matrix(name + ".weight"), bias)
+        last = name.rsplit(".", 1)[1]
+        bias = self.vector(name + ".bias") if last in self.shape.biased else None
+        r = self.shape.multipliers["residual"] if last in ("o_proj", "down_proj") else ONE
+        return linear(row, self.matrix(name + ".weight"), bias, r)
 
     def norm(self, row, name):
         gain = self.vector(name + ".weight")
-        if self.shape.family == "gpt_neox":
+        if self.shape.family == "gemma":
+            gain = [add(ONE, g) for g in gain]
+        if self.shape.family in ("gpt_neox", "stablelm"):
             return layer_norm(row, gain, self.vector(name + ".bias"), self.shape.epsilon)
         return rms_norm(row, gain, self.shape.epsilon)
 
@@ -626,6 +679,10 @@ def queries_keys_values(model, row, layer):
     if of.family == "gpt_neox":
         mixed = in_heads(model.linear(row, layer + "attention.query_key_value"), of.head_dim)
         return mixed[0::3], mixed[1::3], mixed[2::3]
+    if of.family == "phi3":
+        heads = in_heads(model.linear(row, layer + "self_attn.qkv_proj"), of.head_dim)
+        first, second = of.heads, of.heads + of.kv_heads
+        return heads[:first], heads[first:second], heads[second:]
     q, k, v = (model.linear(row, f"{layer}self_attn.{name}_proj") for name in "qkv")
     if of.family == "olmo2":
         q, k = model.norm(q, layer + "self_attn.q_norm"), model.norm(k, layer + "self_attn.k_norm")
@@ -637,7 +694,7 @@ def queries_keys_values(model, row, layer):
 
 
 def attention(model, rows, layer, tables, names):
-    """A layer's attention over all tokens of a window."""
+    """A layer's attention over all tokens of a window; `tables` are empty where nothing turns."""
     of = model.shape
     cache, out = [], []
     for row, cosines, sines in zip(rows, *tables, strict=True):
@@ -648,18 +705,23 @@ def attention(model, rows, layer, tables, names):
         joined = []
         for h, query in enumerate(queries):
             reads = h * of.kv_heads // of.heads
-            joined += attend(query, [keys[reads] for keys, _ in cache], [values[reads] for _, values in cache])
+            seen = [keys[reads] for keys, _ in cache], [values[reads] for _, values in cache]
+            joined += attend(query, *seen, of.multipliers["c"])
         out.append(model.linear(joined, layer + names["output"]))
     return out
 
 
 def mlp(model, row, layer, names):
     activation = ACTIVATIONS[model.shape.activation]
-    up = model.linear(row, layer + names["up"])
-    if model.shape.family == "gpt_neox":
+    if model.shape.family == "phi3":
+        both = model.linear(row, layer + "mlp.gate_up_proj")
+        gate, up = both[: len(both) // 2], both[len(both) // 2 :]
+    else:
+        up = model.linear(row, layer + names["up"])
+        gate = None if model.shape.family == "gpt_neox" else model.linear(row, layer + "mlp.gate_proj")
+    if gate is None:
         middle = [activation(x) for x in up]
     else:
-        gate = model.linear(row, layer + "mlp.gate_proj")
         middle = [multiply(activation(g), x) for g, x in zip(gate, up, strict=True)]
     return model.linear(middle, layer + names["down"])
 
@@ -675,10 +737,12 @@ def logits(config, tensors, tokens):
     of = model.shape
     neox = of.family == "gpt_neox"
     names = NEOX if neox else LLAMA
-    tables = rotary_tables(frequencies_of_turning(of.rotary, of.base, of.scaling), len(tokens))
-    embedding = model.matrix(names["embedding"] + ".weight")
-    xs = [[rounded(q, embedding[t][1], F32) for q in embedding[t][0]] for t in tokens]
+    turning = rotary_tables(frequencies_of_turning(of.rotary, of.base, of.scaling), len(tokens))
+    still = [[[] for _ in tokens]] * 2
+    embedding, r = model.matrix(names["embedding"] + ".weight"), of.multipliers["embedding"]
+    xs = [[multiply((q, 0), scale(r, embedding[t][1])) for q in embedding[t][0]] for t in tokens]
     for number in range(model.layers):
+        tables = turning if of.turned[number] else still
         layer = f"{names['layers']}.{number}."
         if of.family == "olmo2":
             ys = attention(model, xs, layer, tables, names)
@@ -695,7 +759,8 @@ def logits(config, tensors, tokens):
         else:
             xs = [sum_rows(m, x) for m, x in zip(ms, summed, strict=True)]
     head = embedding if of.tied else model.matrix(head_name(tensors))
-    return [[to_bits(y) for y in linear(model.norm(x, names["final"]), head, None)] for x in xs]
+    r = of.multipliers["head"]
+    return [[to_bits(y) for y in linear(model.norm(x, names["final"]), head, None, r)] for x in xs]
 
 
 def head_name(tensors):

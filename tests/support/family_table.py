@@ -48,6 +48,7 @@ def _coded(folder):
         return next(short for part, short in REFUSALS.items() if part in line) + more, line
     check(model)
     if description.covers(json.loads((Path(folder) / "config.json").read_text())) is None:
+        check_exact(checkpoint.load(folder, "exact"), model)
         return EXACT + more, None
     return (LOCKSTEP if getattr(model, "cached", True) else NO_CACHE) + more, None
 
@@ -65,6 +66,13 @@ def check(model):
     opened = [range_coder.start_decoding(range_coder.encode(*own)) for own in steps]
     decoded = [own for own, _ in lockstep.decode(model, opened, list(LENGTHS), 2)]
     assert all(np.array_equal(*pair) for pair in zip(decoded, ids, strict=True))
+
+
+def check_exact(exact, model):
+    """Raise AssertionError unless tokens cost in exact arithmetic what they cost the same model in fp32, nearly."""
+    ids = [np.random.default_rng(1).integers(0, model.vocabulary, LENGTHS[1])]
+    ours, theirs = (accounting.ideal_bits(scoring.score(m, ids, 1000)[0]) for m in (exact, model))
+    assert theirs[1:].std() > 0.1 and np.abs(ours - theirs).max() < 0.005, np.abs(ours - theirs).max()
 
 
 if __name__ == "__main__":

@@ -32,12 +32,12 @@ def vocabulary_of(tokenizer):
     return words, [" ".join(pair) for pair in model["merges"] if not gone & set("".join(pair))]
 
 
-def llama(vocabulary):
+def llama(vocabulary, **more):
     """A tiny Llama model with so many tokens."""
     torch.manual_seed(5)
     config = LlamaConfig(
         vocab_size=len(vocabulary[0]),
-        **SHAPE,
+        **SHAPE | more,
         rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         rms_norm_eps=1e-5,
     )
@@ -65,26 +65,29 @@ def interleaved(weight, heads):
 
 
 def write(folder, original, vocabulary, types=None, extra=(), drop=(), tensors=(), **changes):
-    """A GGUF file of the model in `folder`, with the source.json that a fetched source has."""
+    """A GGUF file of the model in `folder`, with the source.json that a fetched source has.
+
+    types: of a tensor, the name of the type that it is quantised to, or that name and its blocks, uint8 `[outputs, n]`.
+    """
     folder.mkdir(exist_ok=True)
     c = original.config
-    kind = changes.get("architecture", c.model_type)
+    architecture = changes.get("architecture", c.model_type)
     meta = {
-        f"{kind}.embedding_length": c.hidden_size,
-        f"{kind}.feed_forward_length": c.intermediate_size,
-        f"{kind}.block_count": c.num_hidden_layers,
-        f"{kind}.attention.head_count": HEADS,
-        f"{kind}.attention.head_count_kv": KEY_HEADS,
-        f"{kind}.context_length": c.max_position_embeddings,
+        f"{architecture}.embedding_length": c.hidden_size,
+        f"{architecture}.feed_forward_length": c.intermediate_size,
+        f"{architecture}.block_count": c.num_hidden_layers,
+        f"{architecture}.attention.head_count": HEADS,
+        f"{architecture}.attention.head_count_kv": KEY_HEADS,
+        f"{architecture}.context_length": c.max_position_embeddings,
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
     }
-    writer = gguf.GGUFWriter(folder / "tiny.gguf", kind)
+    writer = gguf.GGUFWriter(folder / "tiny.gguf", architecture)
     for key, value in {**meta, **dict(extra)}.items():
         if key not in drop:
             writer.add_uint32(key, value)
-    writer.add_float32(f"{kind}.attention.layer_norm_rms_epsilon", c.rms_norm_eps)
-    writer.add_float32(f"{kind}.rope.freq_base", c.rope_parameters["rope_theta"])
+    writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", c.rms_norm_eps)
+    writer.add_float32(f"{architecture}.rope.freq_base", c.rope_parameters["rope_theta"])
     if "add_bos" in changes:
         writer.add_add_bos_token(changes["add_bos"])
     words, more = vocabulary
@@ -104,11 +107,13 @@ def write(folder, original, vocabulary, types=None, extra=(), drop=(), tensors=(
             continue
         name, _, end = name.rpartition(".")
         values, name = tensor.numpy(), names.get_name(name)
-        heads = {"attn_q": HEADS, "attn_k": KEY_HEADS}.get(name.split(".")[-1]) if kind == "llama" else None
+        heads = {"attn_q": HEADS, "attn_k": KEY_HEADS}.get(name.split(".")[-1]) if architecture == "llama" else None
         values = values if heads is None else interleaved(values, heads)
         if quantised := (types or {}).get(name):
-            quantised = gguf.GGMLQuantizationType[quantised]
-            writer.add_tensor(f"{name}.{end}", gguf.quantize(values, quantised), raw_dtype=quantised)
+            kind, blocks = (quantised, None) if isinstance(quantised, str) else quantised
+            number = gguf.GGMLQuantizationType[kind]
+            blocks = gguf.quantize(values, number) if blocks is None else blocks
+            writer.add_tensor(f"{name}.{end}", blocks, raw_dtype=number)
         else:
             writer.add_tensor(f"{name}.{end}", values)
     for name in tensors:

@@ -284,3 +284,18 @@ def test_bars_on_a_terminal_only(tmp_path, neox_folder, passage):
     command = [sys.executable, "-m", "bitlaw", "decompress", "text.blaw", "-o", "back", *options]
     ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("", f"text.blaw : {len(passage)} bytes (back)\n")
+
+
+@pytest.mark.slow
+def test_lock_step_has_its_bars_and_a_library_has_no_last_word(tmp_path, gpt2_folder, passage):
+    (tmp_path / "text").write_text(passage[:300])
+    options = ("--model", gpt2_folder, "--threads", "1", "--precision", "fp32")
+    status, said = at_a_terminal("compress", "text", *options, cwd=tmp_path)
+    assert status == 0, said
+    assert "code:" in said and "arning" not in said
+    last = said.splitlines()[-1].strip()
+    assert last.startswith("text : ") and last.endswith(" bytes, text.blaw)")
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+    command = [sys.executable, "-m", "bitlaw", "decompress", "text.blaw", "-o", "back", *map(str, options[:4])]
+    ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("", "text.blaw : 300 bytes (back)\n")

@@ -3,8 +3,10 @@
 import pyarrow.parquet as pq
 import pytest
 
+import tiny_families
 from bitlaw.data import tokens
 from cell_process import CHUNKS, SIZE, compress
+from tiny_models import random_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,18 @@ def test_a_cell_adds_up_and_decodes(data, tmp_path, request, model, precision, m
     rows = pq.read_table(tmp_path / "step1.parquet").to_pylist()
     assert [row["bytes"] for row in rows] == [SIZE] * CHUNKS
     assert sum(row["tokens"] for row in rows) == about["tokens"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["jamba", "mamba", "recurrent_gemma"])
+def test_a_cell_of_a_recurrent_model_decodes_at_two_threads(data, tokenizer, tmp_path, family):
+    config = tiny_families.config(family)
+    config.vocab_size = tokenizer.get_vocab_size()
+    (tmp_path / "model").mkdir(), (tmp_path / "out").mkdir()
+    tokenizer.save(str(random_checkpoint(config, tmp_path / "model", scale=4) / "tokenizer.json"))
+    ran, about = compress(data, tmp_path / "model", tmp_path / "out", "import torch; torch.set_num_threads(2)")
+    assert ran.returncode == 0, ran.stderr
+    assert about["mode"] == "lockstep" and about["decode_check"]["passed"]
 
 
 RESTORE = """

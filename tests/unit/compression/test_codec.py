@@ -7,6 +7,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -17,7 +19,7 @@ from bitlaw.compression import codec, lockstep, range_coder, scoring, stream_for
 from bitlaw.compression.stream_format import CorruptStream, Header, Lockstep, Record, pack, pack_header, unpack
 from bitlaw.data import seven_bit, tokens
 from bitlaw.models import checkpoint
-from tiny_models import neox_checkpoint
+from tiny_models import neox_checkpoint, random_checkpoint
 
 WEIGHTS, TOKENIZER = "ab" * 32, "cd" * 32
 REFUSED = (CorruptStream, InputError)
@@ -79,6 +81,18 @@ def foreign(gpt2_folder):
     return Pair(gpt2_folder, "fp32")
 
 
+@pytest.fixture(scope="module")
+def narrow(tokenizer, tmp_path_factory):
+    """A Llama whose one key/value head has eight numbers."""
+    config = transformers.LlamaConfig(
+        vocab_size=304, hidden_size=128, intermediate_size=64, num_hidden_layers=2, max_position_embeddings=256,
+        num_attention_heads=16, num_key_value_heads=1,
+    )  # fmt: skip
+    folder = random_checkpoint(config, tmp_path_factory.mktemp("narrow"), scale=4)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return Pair(folder, "fp32")
+
+
 @pytest.fixture(params=["exact", "in_floats", "foreign"])
 def pair(request):
     return request.getfixturevalue(request.param)
@@ -109,6 +123,18 @@ def test_any_number_of_chunks_decodes_together(exact, chunks, together, monkeypa
 def test_lockstep_decodes_what_lockstep_encoded(in_floats, chunks):
     short = [chunk[:400] for chunk in chunks]  # more than a batch: two groups
     assert len(short) > lockstep.BATCH and in_floats.restore(in_floats.stream(short)) == short
+
+
+@pytest.mark.parametrize("here", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_lockstep_decodes_on_the_encoders_number_of_threads(narrow, chunks, threads, monkeypatch, here):
+    """Products as narrow as this model's keys are summed in another order by each number of threads."""
+    monkeypatch.setattr(lockstep, "known_answer", lockstep.known_answer.__wrapped__)  # anew, on each number of threads
+    threads(2)
+    stream = narrow.stream([chunk[:90] for chunk in chunks[3:6]])
+    assert narrow.header(3).lockstep.threads == 2
+    threads(here)
+    assert narrow.restore(stream) == [chunk[:90] for chunk in chunks[3:6]]
+    assert torch.get_num_threads() == 2
 
 
 def test_one_chunk_in_lockstep_does_not_pay_for_eight(in_floats, chunks):

@@ -43,6 +43,12 @@ CLOSE = {
         },
     ),
     "biased olmo2": ("olmo2", {"attention_bias": True}),
+    "stablelm as it comes": ("stablelm", {"partial_rotary_factor": None, "use_qkv_bias": None, "hidden_size": 64}),
+    "part of phi3": ("phi3", {"partial_rotary_factor": 0.75, "hidden_size": 64}),
+    "biased granite, tied": ("granite", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "plain granite": ("granite", {**dict.fromkeys(tiny_decoders.MULTIPLIERS), "attention_multiplier": 2**-7}),
+    "smollm3 by layers": ("smollm3", {"no_rope_layers": [0, 1], "mlp_bias": True}),
+    "gemma with gelu": ("gemma", {"hidden_act": "gelu", "attention_bias": True}),
 }
 
 
@@ -145,6 +151,8 @@ def _environment():
     "family, changes, words",
     [
         ("gpt2", {}, "model_type 'gpt2'"),
+        ("llama", {"model_type": ["llama"]}, "model_type ['llama']"),
+        ("llama", {"hidden_act": ["silu"]}, "hidden_act ['silu']"),
         ("llama", {"num_attention_heads": 0}, "num_attention_heads 0"),
         ("llama", {"num_attention_heads": None}, "num_attention_heads None"),
         ("llama", {"num_attention_heads": 5}, "num_key_value_heads 2: expected a divisor of the 5"),
@@ -168,6 +176,26 @@ def _environment():
         ("mistral", {"sliding_window": 256}, "sliding_window 256"),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 100}, "sliding_window 100"),
         ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types 'sliding_attention'"),
+        (
+            "phi3",
+            {"sliding_window": 300},
+            "sliding_window 300: exact arithmetic attends to all 512 positions; give the",
+        ),
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 6}}, "rope scaling 'longrope'"),
+        ("stablelm", {"qk_layernorm": True}, "qk_layernorm true: exact arithmetic knows stablelm without it only"),
+        ("stablelm", {"use_parallel_residual": True}, "use_parallel_residual true"),
+        ("stablelm", {"use_qkv_bias": "yes"}, "use_qkv_bias 'yes': expected true or false"),
+        ("stablelm", {"partial_rotary_factor": 1.5}, "rotary share 1.5"),
+        ("granite", {"embedding_multiplier": 0}, "embedding_multiplier 0.0: expected 0.000244140625 to 4096"),
+        ("granite", {"residual_multiplier": -0.22}, "residual_multiplier -0.22"),
+        ("granite", {"attention_multiplier": "1"}, "attention_multiplier '1': expected a number"),
+        ("granite", {"logits_scaling": 1e9}, "logits_scaling 1000000000.0"),
+        ("smollm3", {"no_rope_layers": [1]}, "no_rope_layers [1]: expected 1 or 0 for each of 2 layers"),
+        ("smollm3", {"no_rope_layers": [1, 2]}, "no_rope_layers [1, 2]"),
+        ("smollm3", {"no_rope_layer_interval": 0}, "no_rope_layer_interval 0"),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 9}, "sliding_window 9"),
+        ("gemma", {"hidden_act": "silu"}, "hidden_act 'silu': expected gelu or gelu_new"),
+        ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention true"),
         ("llama", {"rms_norm_eps": 0}, "norm epsilon 0"),
         ("llama", {"rms_norm_eps": "small"}, "rms_norm_eps 'small'"),
         ("llama", {"tie_word_embeddings": "no"}, "tie_word_embeddings 'no'"),
@@ -194,6 +222,19 @@ def test_configurations_that_are_covered():
     config = tiny_decoders.config_of("mistral", max_position_embeddings=8192)
     del config["sliding_window"]
     assert "sliding_window 4096" in covers(config)
+
+
+@pytest.mark.parametrize("family", ["mistral", "phi3"])
+def test_a_context_within_the_window_needs_no_window(tmp_path, family):
+    config = tiny_decoders.config_of(family)
+    weights = tiny_decoders.weights_of(config)
+    expected = logits(Model(tiny_decoders.write(tmp_path / "whole", config, weights)), IDS[:90])
+    folder = tiny_decoders.write(tmp_path / "window", config | {"sliding_window": 90}, weights)
+    assert covers(config | {"sliding_window": 90}, 91) and covers(config | {"sliding_window": 90}, 90) is None
+    model = Model(folder, 90)
+    assert model.context == 90 and np.array_equal(logits(model, IDS[:90]), expected)
+    with pytest.raises(InputError, match="give the model's entry `context: 90` or less"):
+        Model(folder, 91)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", None])

@@ -362,6 +362,16 @@ MODELS = {
     "qwen2": ("qwen2", {"num_key_value_heads": 2}),
     "qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16, "attention_bias": True}),
     "olmo2": ("olmo2", {"num_key_value_heads": 2, "attention_bias": True}),
+    "stablelm": ("stablelm", {"num_key_value_heads": 2, "use_qkv_bias": True}),
+    "phi3": ("phi3", {"num_key_value_heads": 2, "rope_parameters": TURNING | {"partial_rotary_factor": 0.75}}),
+    "granite": (
+        "granite",
+        {"num_key_value_heads": 2, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}
+        | {"embedding_multiplier": 12.0, "attention_multiplier": 0.1}
+        | {"residual_multiplier": 0.22, "logits_scaling": 1.5},
+    ),
+    "smollm3": ("smollm3", {"num_key_value_heads": 2, "no_rope_layer_interval": 2}),
+    "gemma": ("gemma", {"num_key_value_heads": 2, "head_dim": 6}),
 }
 TOKENS = [3, 17, 5, 5, 60, 0, 31, 63, 8, 17, 42, 2]
 
@@ -442,6 +452,7 @@ def test_turning_is_read_from_older_configurations_too(checkpoint, bits):
         old |= {"rotary_emb_base": scaling.pop("rope_theta"), "rotary_pct": scaling.pop("partial_rotary_factor")}
     else:
         old["rope_theta"] = scaling.pop("rope_theta")
+        old |= {key: scaling.pop(key) for key in ("partial_rotary_factor",) if key in scaling}
     scaling["type"] = scaling.pop("rope_type")
     old["rope_scaling"] = None if scaling["type"] == "default" else scaling
     assert reference.logits(old, tensors, TOKENS[:4]) == bits[:4]

@@ -191,3 +191,26 @@ def test_weights_are_dequantised_exactly(tmp_path, original, vocabulary, kind):
     number = gguf.GGMLQuantizationType[kind]
     found = checkpoint.load(tmp_path / "model").model.state_dict()["model.layers.1.mlp.gate_proj.weight"]
     assert np.array_equal(found.numpy(), gguf.dequantize(gguf.quantize(weight, number), number).astype(np.float32))
+
+
+def of_q6_k(block):
+    """float32 `[256]` of a block of 210 bytes: 4 low bits, 2 high bits, 16 scales and a half-precision factor."""
+    low, high, scales = block[:128].reshape(2, 2, 32), block[128:192].reshape(2, 32), block[192:208].view(np.int8)
+    factors = np.float32(block[208:].view(np.float16)[0]) * scales.astype(np.float32)
+    whole = np.empty((2, 4, 32), dtype=np.int64)  # halves of the block, quarters of these
+    for quarter in range(4):
+        four = low[:, quarter % 2] >> (4 * (quarter // 2)) & 15
+        whole[:, quarter] = (four | (high >> (2 * quarter) & 3) << 4).astype(np.int64) - 32
+    return factors.repeat(16) * whole.reshape(256).astype(np.float32)
+
+
+def test_weights_of_q6_k_are_dequantised_exactly(tmp_path, vocabulary):
+    """Six bits, which the package reads and does not write."""
+    random = np.random.default_rng(6)
+    blocks = random.integers(0, 256, (64, 210), dtype=np.uint8)
+    blocks[:, 208:] = (random.standard_normal(64) / 4096).astype("<f2").view(np.uint8).reshape(64, 2)
+    wide = llama(vocabulary, intermediate_size=256)
+    raw = write(tmp_path / "raw", wide, vocabulary, {"blk.1.ffn_down": ("Q6_K", blocks)})
+    gguf_file.convert(raw, tmp_path / "model")
+    found = checkpoint.load(tmp_path / "model").model.state_dict()["model.layers.1.mlp.down_proj.weight"]
+    assert np.array_equal(found.numpy(), np.stack([of_q6_k(block) for block in blocks])) and found.std() > 0.1

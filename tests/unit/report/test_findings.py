@@ -36,11 +36,15 @@ def test_the_best_ratio_of_each_modality_comes_first_then_the_control(tmp_path):
         "random,a,75,1.452,0.668\nrandom,b,1200,1.258,0.572\n",
     )
     assert text == (
-        "With every bit counted, text takes 0.257 of its size (b, step 1,200); "
-        "image takes 1.104 of its size (b, step 300). "
+        "With every bit counted, text takes 0.257 of its size (b at step 1,200), image 1.104 (b at step 300). "
         "Random bytes, which nothing can compress, take 1.26 to 1.45; "
         "0.57 to 0.67 by the published number, which is no code."
     )
+
+
+def test_one_cell_of_a_model_is_named_once(tmp_path):
+    text = found(tmp_path, "text,a,75,0.375,0.366\nimage,a,75,1.345,0.672\n")
+    assert text == "With every bit counted, text takes 0.375 of its size, image 1.345, under a at step 75."
 
 
 def test_beside_each_stands_the_best_classical_compressor_on_the_same_chunks(tmp_path):
@@ -48,18 +52,16 @@ def test_beside_each_stands_the_best_classical_compressor_on_the_same_chunks(tmp
     rows = "text,a,75,0.375,0.366\nimage,b,300,1.104,0.545\nspeech,b,300,1.2,0.7\n"
     text = found(tmp_path, rows, classical=tmp_path / "classical.csv")
     assert text == (
-        "With every bit counted, text takes 0.375 of its size (a, step 75) where gzip takes 0.507; "
-        "image takes 1.104 of its size (b, step 300) where png takes 0.516; "
-        "speech takes 1.200 of its size (b, step 300)."
+        "With every bit counted, text takes 0.375 of its size (a at step 75; gzip: 0.507), "
+        "image 1.104 (b at step 300; png: 0.516), speech 1.200 (b at step 300)."
     )
 
 
 def test_a_study_that_knows_published_ratios_only_says_so(tmp_path):
     text = found(tmp_path, "text,a,1000,,0.21\ntext,b,143000,,0.15\nspeech,b,143000,nan,0.4\nrandom,a,1000,,0.6\n")
     assert text == (
-        "By the published number, text takes 0.150 of its size (b, step 143,000); speech takes 0.400 of its size "
-        "(b, step 143,000). Random bytes, which nothing can compress, take 0.60 by the published number, "
-        "which is no code."
+        "By the published number, text takes 0.150 of its size, speech 0.400, under b at step 143,000. "
+        "Random bytes, which nothing can compress, take 0.60 by the published number, which is no code."
     )
 
 
@@ -78,7 +80,7 @@ def test_three_lines_end_a_run(tmp_path):
     found(tmp_path / "tables", "text,a,75,0.375,0.366\n")
     figure, page, what = findings.ending(tmp_path)
     assert figure == f"figure: {tmp_path}/figures/scaling.png" and page == f"page:   {tmp_path}/report.html"
-    assert what == "found:  With every bit counted, text takes 0.375 of its size (a, step 75)."
+    assert what == "found:  With every bit counted, text takes 0.375 of its size, under a at step 75."
 
 
 @pytest.fixture

@@ -20,14 +20,19 @@ def finding(cells, classical=None, null="random"):
         ratio = _ratio(row, protocol)
         if row["modality"] != null and ratio is not None:
             best.setdefault(row["modality"], []).append((ratio, row["model"], int(row["step"])))
+    best = {modality: min(ratios) for modality, ratios in best.items()}
+    cells_named = {(model, step) for _, model, step in best.values()}
     parts = []
-    for modality, (ratio, model, step) in ((name, min(ratios)) for name, ratios in best.items()):
-        beside = f" where {others[modality][1]} takes {others[modality][0]:.3f}" if modality in others else ""
-        parts.append(f"{modality} takes {ratio:.3f} of its size ({model}, step {step:,}){beside}")
+    for modality, (ratio, model, step) in best.items():
+        beside = [f"{model} at step {step:,}"] if len(cells_named) > 1 else []
+        beside += [f"{others[modality][1]}: {others[modality][0]:.3f}"] if modality in others else []
+        takes = f"{modality} {ratio:.3f}" if parts else f"{modality} takes {ratio:.3f} of its size"
+        parts.append(takes + (f" ({'; '.join(beside)})" if beside else ""))
     sentences = []
     if parts:
         how = "With every bit counted" if protocol == "lossless" else "By the published number"
-        sentences.append(f"{how}, {'; '.join(parts)}.")
+        under = [f"under {model} at step {step:,}" for model, step in cells_named] if len(cells_named) == 1 else []
+        sentences.append(f"{how}, {', '.join([*parts, *under])}.")
     if control := _control([row for row in rows if row["modality"] == null], null):
         sentences.append(control)
     return " ".join(sentences) or f"{cells} holds no ratio: nothing found."

@@ -5,7 +5,6 @@ many, a block that continues one, or a whole text. Whatever the rows, the intege
 may be called from other compiled functions, so that the decoding of a whole chunk is one call.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from bitlaw.models.exact.arithmetic import (
     power_of_two,
     to_integer,
 )
-from bitlaw.models.exact.description import PER_HEAD, WHOLE
+from bitlaw.models.exact.families import PER_HEAD, WHOLE
 from bitlaw.models.exact.products import GROUP, LANES, linear, score, weigh_values
 from bitlaw.runtime.compiling import compiled, not_inlined
 
@@ -44,7 +43,7 @@ class Shape(NamedTuple):
     activation: int
     gated: bool
     qk_norm: int
-    score_scale: np.float32  # 1 / sqrt(head_dim)
+    score_scale: np.float32
 
 
 class Cache(NamedTuple):
@@ -66,7 +65,7 @@ def shape_of(description):
     return Shape(
         *(d.layers, d.width, d.heads, d.kv_heads, d.head_dim, d.mlp, d.vocabulary, d.epsilon),
         *(d.layer_norm, d.post_norm, d.parallel, d.activation, d.gated, d.qk_norm),
-        np.float32(1.0 / math.sqrt(d.head_dim)),
+        d.score_scale,
     )
 
 
@@ -271,7 +270,7 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
     for layer in range(shape.layers):
         gain1, bias1 = weights.gain1[layer], weights.bias1[layer]
         gain2, bias2 = weights.gain2[layer], weights.bias2[layer]
-        gains = weights.query_gain[layer], weights.key_gain[layer]
+        gains, pairs = (weights.query_gain[layer], weights.key_gain[layer]), weights.pairs[layer]
         for start in range(0, rows, tile):
             count = min(tile, rows - start)
             for r in range(count):
@@ -285,7 +284,8 @@ def forward(weights, shape, cache, slots, positions, tokens, states, state_scale
             _multiply(weights.qkv, layer, entering, scales, count, qkv)
             for r in range(count):
                 p, slot = positions[start + r], slots[start + r]
-                bad |= turn_heads(qkv[r], *sizes, *gains, shape.epsilon, weights.cosines[p], weights.sines[p])
+                turns = weights.cosines[p, :pairs], weights.sines[p, :pairs]
+                bad |= turn_heads(qkv[r], *sizes, *gains, shape.epsilon, *turns)
                 bad |= _take_queries(qkv[r, :inner], size, shape.score_scale, queries, query_scales, r * group)
                 bad |= _store(
                     qkv[r, inner:],

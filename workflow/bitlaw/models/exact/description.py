@@ -5,30 +5,14 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from bitlaw import InputError
-from bitlaw.models.exact.arithmetic import GELU, GELU_TANH, SILU
+import numpy as np
 
-ACTIVATIONS = {
-    "gelu": GELU,
-    "gelu_new": GELU_TANH,
-    "gelu_fast": GELU_TANH,
-    "gelu_pytorch_tanh": GELU_TANH,
-    "silu": SILU,
-    "swish": SILU,
-}
-PER_HEAD, WHOLE = 1, 2  # q/k norm: of each head; of all heads together
+from bitlaw import InputError
+from bitlaw.models.exact.families import FAMILIES
+
 LONGEST = 1 << 17  # positions: attention's sums stay below 2^53
-# what transformers takes where config.json does not name a key
-DEFAULTS = {
-    "gpt_neox": {"rotary_pct": 0.25, "hidden_act": "gelu", "layer_norm_eps": 1e-5},
-    "llama": {"rms_norm_eps": 1e-6},
-    "mistral": {"rms_norm_eps": 1e-6, "num_key_value_heads": 8, "sliding_window": 4096},
-    "qwen2": {"rms_norm_eps": 1e-6, "num_key_value_heads": 32},
-    "qwen3": {"rms_norm_eps": 1e-6, "num_key_value_heads": 32, "head_dim": 128},
-    "olmo2": {"rms_norm_eps": 1e-5},
-}
 DEFAULT_BASE = 10000.0
-FAMILIES = tuple(DEFAULTS)
+MULTIPLIERS = 2.0**-12, 2.0**12  # the least and the largest
 
 
 class Description(NamedTuple):
@@ -44,10 +28,12 @@ class Description(NamedTuple):
     vocabulary: int
     context: int
     rotary: int  # numbers of each head that turn
+    turned: tuple  # of each layer, whether they do
     base: float
     scaling: tuple | None  # see rotary.frequencies
     epsilon: float
     layer_norm: bool  # else RMS
+    unit_gain: bool  # gains are stored less one
     post_norm: bool
     parallel: bool
     activation: int
@@ -57,6 +43,10 @@ class Description(NamedTuple):
     out_bias: bool
     mlp_bias: bool
     tied: bool
+    embedding_scale: np.float32  # of a token's numbers
+    score_scale: np.float32  # of attention's scores
+    residual_scale: np.float32  # of what a layer adds
+    head_scale: np.float32  # of the logits
 
 
 class _Refused(Exception):
@@ -75,77 +65,82 @@ def read_config(folder):
     return config
 
 
-def covers(config):
-    """None if exact arithmetic computes models of this config.json (a dict), else why not, in one line."""
+def covers(config, context=None):
+    """None if exact arithmetic computes models of this config.json (a dict), else why not, in one line.
+
+    context: how many positions a window has, where they are fewer than config.json names.
+    """
     try:
-        _describe(config)
+        _describe(config, context)
     except _Refused as reason:
         return str(reason)
     return None
 
 
-def describe(folder):
+def describe(folder, context=None):
     """Description of the checkpoint in `folder`; InputError, naming file, key and value, if it is not covered."""
     try:
-        return _describe(read_config(folder))
+        return _describe(read_config(folder), context)
     except _Refused as reason:
         raise InputError(f"{Path(folder) / 'config.json'}: {reason}") from None
 
 
-def _describe(config):
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise _Refused(f"model_type {family!r}: exact arithmetic knows {', '.join(FAMILIES)}")
-    config = {key: value for key, value in (DEFAULTS[family] | config).items() if value is not None}
-    neox = family == "gpt_neox"
+def _describe(config, context):
+    name = config.get("model_type")
+    if name not in [*FAMILIES]:
+        raise _Refused(f"model_type {name!r}: exact arithmetic knows {', '.join(FAMILIES)}")
+    family = FAMILIES[name]
+    config = {k: v for k, v in (family.defaults | config).items() if v is not None and k not in family.ignored}
+    for key in family.refused:
+        if _flag(config, key):
+            raise _Refused(f"{key} true: exact arithmetic knows {name} without it only")
     width, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
-    kv_heads = heads if neox else _whole(config, "num_key_value_heads", heads)
+    kv_heads = _whole(config, "num_key_value_heads", heads)
     if heads % kv_heads:
         raise _Refused(f"num_key_value_heads {kv_heads}: expected a divisor of the {heads} query heads")
-    if neox or "head_dim" not in config:
-        if width % heads:
-            raise _Refused(f"hidden_size {width}: expected a multiple of the {heads} heads")
-        head_dim = width // heads
-    else:
-        head_dim = _whole(config, "head_dim")
-    _plain_attention(config)
+    if "head_dim" not in config and width % heads:
+        raise _Refused(f"hidden_size {width}: expected a multiple of the {heads} heads")
+    head_dim = _whole(config, "head_dim", width // heads)
+    layers = _whole(config, "num_hidden_layers")
+    positions = _whole(config, "max_position_embeddings", least=2)  # with one, no token has any context
+    _plain_attention(config, family, min(positions, context or positions))
     base, scaling = _rope(config)
-    rotary = int(head_dim * _rotary_share(config, neox))
+    rotary = int(head_dim * _rotary_share(config, family))
     if rotary < 2 or rotary % 2:
         raise _Refused(f"{rotary} of {head_dim} numbers of a head would turn: expected an even number from 2")
     given = config.get("hidden_act", "silu")
-    allowed = (GELU, GELU_TANH) if neox else (SILU,)
-    if ACTIVATIONS.get(given) not in allowed:
-        names = [name for name, kind in ACTIVATIONS.items() if kind in allowed]
-        raise _Refused(f"hidden_act {given!r}: expected {' or '.join(names)} in {family}")
-    epsilon = _number(config, "layer_norm_eps" if neox else "rms_norm_eps", 0.0)
+    if given not in [*family.activations]:
+        raise _Refused(f"hidden_act {given!r}: expected {' or '.join(family.activations)} in {name}")
+    epsilon = _number(config, family.epsilon, 0.0)
     if not 1e-20 <= epsilon <= 1:
         raise _Refused(f"norm epsilon {epsilon}: expected 1e-20 to 1")
-    attention_bias = _flag(config, "attention_bias", neox) if family not in ("mistral", "qwen2") else False
     found = Description(
-        family=family,
-        layers=_whole(config, "num_hidden_layers"),
+        family=name,
+        layers=layers,
         width=width,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         mlp=_whole(config, "intermediate_size"),
         vocabulary=_whole(config, "vocab_size"),
-        context=_whole(config, "max_position_embeddings", least=2),  # with one, no token has any context
+        context=positions,
         rotary=rotary,
+        turned=_turned(config, family, layers),
         base=base,
         scaling=scaling,
         epsilon=epsilon,
-        layer_norm=neox,
-        post_norm=family == "olmo2",
-        parallel=neox and _flag(config, "use_parallel_residual", True),
-        activation=ACTIVATIONS[given],
-        gated=not neox,
-        qk_norm={"qwen3": PER_HEAD, "olmo2": WHOLE}.get(family, 0),
-        qkv_bias=attention_bias or family == "qwen2",
-        out_bias=attention_bias,
-        mlp_bias=neox or (family == "llama" and _flag(config, "mlp_bias", False)),
-        tied=_flag(config, "tie_word_embeddings", False),
+        layer_norm=family.layer_norm,
+        unit_gain=family.unit_gain,
+        post_norm=family.post_norm,
+        parallel=_flag(config, family.parallel),
+        activation=family.activations[given],
+        gated=family.gated,
+        qk_norm=family.qk_norm,
+        qkv_bias=_flag(config, family.qkv_bias),
+        out_bias=_flag(config, family.out_bias),
+        mlp_bias=_flag(config, family.mlp_bias),
+        tied=_flag(config, "tie_word_embeddings"),
+        **_scales(config, family, width, head_dim),
     )
     limits = (
         ("hidden_size", width, 1 << 16),
@@ -159,12 +154,27 @@ def _describe(config):
     return found
 
 
-def _plain_attention(config):
-    """Refuse windows of attention that some layer would use."""
+def _scales(config, family, width, head_dim):
+    """The numbers that products are scaled by, float32: see Description."""
+    if not family.scaled:
+        embedding = math.sqrt(width) if family.root_width else 1.0
+        found = {"embedding": embedding, "score": 1.0 / math.sqrt(head_dim), "residual": 1.0, "head": 1.0}
+    else:
+        found = {part: _multiplier(config, f"{part}_multiplier") for part in ("embedding", "residual")}
+        found["score"] = _multiplier(config, "attention_multiplier")
+        found["head"] = 1.0 / _multiplier(config, "logits_scaling")
+    return {f"{part}_scale": np.float32(value) for part, value in found.items()}
+
+
+def _plain_attention(config, family, context):
+    """Refuse windows of attention that some layer would use within `context` positions."""
     window = config.get("sliding_window")
-    used = window is not None and (config["model_type"] == "mistral" or config.get("use_sliding_window"))
-    if used and window < _whole(config, "max_position_embeddings"):
-        raise _Refused(f"sliding_window {window}: exact arithmetic attends to the whole context; expected null")
+    used = window is not None and (family.windowed or config.get("use_sliding_window"))
+    if used and _whole(config, "sliding_window") < context:
+        raise _Refused(
+            f"sliding_window {window}: exact arithmetic attends to all {context} positions; give the model's entry "
+            f"`context: {window}` or less"
+        )
     for kind in config.get("layer_types", ()):
         if kind != "full_attention":
             raise _Refused(f"layer_types {kind!r}: exact arithmetic has full_attention only")
@@ -195,16 +205,27 @@ def _rope(config):
     raise _Refused(f"rope scaling {kind!r}: exact arithmetic knows default, linear and llama3")
 
 
-def _rotary_share(config, neox):
-    """The share of a head's numbers that turns: all but in GPT-NeoX."""
+def _rotary_share(config, family):
+    """The share of a head's numbers that turns: all in most families."""
+    key = family.share or "partial_rotary_factor"
     share = config.get("rope_parameters", {}).get("partial_rotary_factor")
-    if share is None:
-        share = config["rotary_pct"] if neox else config.get("partial_rotary_factor", 1.0)
+    share = config.get(key, 1.0) if share is None else share
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise _Refused(f"rotary share {share!r}: expected more than 0 and at most 1")
-    if share != 1 and not neox:
+    if share != 1 and not family.share:
         raise _Refused(f"partial_rotary_factor {share}: in {config['model_type']} exact arithmetic turns whole heads")
     return share
+
+
+def _turned(config, family, layers):
+    """Of each layer, whether its queries and keys turn: SmolLM3 leaves every fourth as it is, or those it names."""
+    if not family.unturned:
+        return (True,) * layers
+    every = _whole(config, "no_rope_layer_interval")
+    given = config.get("no_rope_layers", [int((layer + 1) % every != 0) for layer in range(layers)])
+    if not isinstance(given, list) or len(given) < layers or any(flag not in (0, 1) for flag in given):
+        raise _Refused(f"no_rope_layers {given!r}: expected 1 or 0 for each of {layers} layers")
+    return tuple(map(bool, given[:layers]))
 
 
 def _whole(config, key, default=None, least=1):
@@ -230,8 +251,16 @@ def _positive(config, key):
     return value
 
 
-def _flag(config, key, default):
-    value = config.get(key, default)
+def _multiplier(config, key):
+    value, (least, largest) = _number(config, key, None), MULTIPLIERS
+    if not least <= value <= largest:
+        raise _Refused(f"{key} {value}: expected {least} to {largest:.0f}")
+    return value
+
+
+def _flag(config, key):
+    """The flag of a key of config.json, false where it is absent; or the value itself that stands for a key."""
+    value = config.get(key, False) if isinstance(key, str) else key
     if not isinstance(value, bool):
         raise _Refused(f"{key} {value!r}: expected true or false")
     return value

@@ -18,7 +18,7 @@ from bitlaw import InputError
 from bitlaw.models.exact import arithmetic_torch as exact
 from bitlaw.models.exact import products
 from bitlaw.models.exact.arithmetic_torch import ELEMENTS, NAN, UNIT, Matrix
-from bitlaw.models.exact.description import PER_HEAD, WHOLE
+from bitlaw.models.exact.families import PER_HEAD, WHOLE
 from bitlaw.runtime import fused
 
 
@@ -54,17 +54,20 @@ class Digits:
 
             self._kernels, self._attention_kernel = kernels, attention_kernel
         self._embedding = self._matrix(weights.embedding)
-        self._head = self._embedding if weights.head is weights.embedding else self._matrix(weights.head)
+        tied = weights.head.q is weights.embedding.q
+        scale = self._tensor(weights.head.scale)
+        self._head = self._embedding._replace(scale=scale) if tied else self._matrix(weights.head)
         names = ("gain1", "bias1", "gain2", "bias2", "query_gain", "key_gain")
         self._layers = [
             {name: self._tensor(getattr(weights, name)[i]) for name in names}
             | {name: self._matrix(getattr(weights, name), i) for name in ("qkv", "out", "up", "down")}
+            | {"pairs": int(weights.pairs[i])}
             for i in range(description.layers)
         ]
         self._final = self._tensor(weights.final_gain), self._tensor(weights.final_bias)
         self._cosines, self._sines = self._tensor(weights.cosines), self._tensor(weights.sines)
         self._epsilon = self._tensor(np.float64(description.epsilon))
-        self._score_scale = self._tensor(np.float32(1.0 / math.sqrt(description.head_dim)))
+        self._score_scale = self._tensor(description.score_scale)
 
     def _tensor(self, array):
         return torch.tensor(array, device=self.device)
@@ -160,8 +163,8 @@ class Digits:
         queries, keys, values = qkv.split(sizes, -1)
         count, end = qkv.shape[1], past + qkv.shape[1]
         # digits are [2, sequences, tokens, heads, size], scales [sequences, tokens, heads, 1]
-        digits, scales = self._digits(self._turn(queries, layer["query_gain"], past))
-        key_digits, key_scales = self._digits(self._turn(keys, layer["key_gain"], past))
+        digits, scales = self._digits(self._turn(queries, layer["query_gain"], layer["pairs"], past))
+        key_digits, key_scales = self._digits(self._turn(keys, layer["key_gain"], layer["pairs"], past))
         value_digits, value_scales = self._digits(values.unflatten(2, (d.kv_heads, size)))
         key_scales = torch.where(value_scales.isnan(), NAN, key_scales)  # an error goes on through the scores
         cache.keys[:, :, :, past:end, :size] = key_digits.permute(1, 3, 0, 2, 4)
@@ -178,16 +181,19 @@ class Digits:
         attended = torch.cat([self._attend(*part, cache) for part in parts], 3)
         return self._linear(attended.permute(0, 3, 1, 2, 4).reshape(sequences * count, -1), layer["out"])[:, : d.width]
 
-    def _turn(self, part, gain, past):
-        """q/k norm, if any, and rotary turning of queries or keys `[sequences, tokens, heads · size]`, by heads."""
+    def _turn(self, part, gain, pairs, past):
+        """q/k norm, if any, and turning of `pairs` pairs of numbers of each head.
+
+        part: queries or keys `[sequences, tokens, heads · size]`; comes back by heads.
+        """
         d, last = self.description, past + part.shape[1]
         if d.qk_norm == WHOLE:
             part = self._norm(part, gain)
         part = part.unflatten(2, (-1, d.head_dim))
         if d.qk_norm == PER_HEAD:
             part = self._norm(part, gain)
-        cosines, sines = self._cosines[past:last, None], self._sines[past:last, None]
-        left, right, rest = part.split([d.rotary // 2, d.rotary // 2, d.head_dim - d.rotary], -1)
+        cosines, sines = (table[past:last, None, :pairs] for table in (self._cosines, self._sines))
+        left, right, rest = part.split([pairs, pairs, d.head_dim - 2 * pairs], -1)
         return torch.cat((left * cosines - right * sines, right * cosines + left * sines, rest), -1)
 
     def _attend(self, queries, scales, first, cache):

@@ -111,8 +111,8 @@ class Float64:
         parts = np.empty((d.heads + 2 * d.kv_heads, n, d.head_dim))
         scales = np.empty(parts.shape[:2], dtype=np.float32)
         gains = w.query_gain[layer], w.key_gain[layer]
-        bad = _split(qkv, d.heads, d.kv_heads, d.qk_norm, *gains, d.epsilon, w.cosines, w.sines, parts, scales)
-        scale = np.float32(1.0 / np.sqrt(np.float64(d.head_dim)))
+        turns = w.cosines[:, : w.pairs[layer]], w.sines[:, : w.pairs[layer]]
+        bad = _split(qkv, d.heads, d.kv_heads, d.qk_norm, *gains, d.epsilon, *turns, parts, scales)
         heads = np.empty((n, d.heads, d.head_dim), dtype=np.float32)
         for h in range(d.heads):
             g = d.heads + h * d.kv_heads // d.heads
@@ -120,7 +120,7 @@ class Float64:
             for first in range(0, n, ROWS):
                 last = min(first + ROWS, n)
                 scores = parts[h, first:last] @ keys[:last].T
-                query_scales, factors = scale * scales[h, first:last], np.empty(last - first, dtype=np.float32)
+                query_scales, factors = d.score_scale * scales[h, first:last], np.empty(last - first, dtype=np.float32)
                 bad |= _attention_weights(scores, first, query_scales, scales[g], value_scales, factors)
                 heads[first:last, h] = (scores @ values[:last]).astype(np.float32) * factors[:, None]
         return self._linear(layer, "out", heads.reshape(n, -1)), bad

@@ -33,7 +33,7 @@ class Model:
 
     def __init__(self, folder, positions=None):
         _check_subnormals()
-        self.description = describe(folder)
+        self.description = describe(folder, positions)
         longest = min(self.description.context, LONGEST)
         self.context = min(positions or longest, longest)
         self.vocabulary = self.description.vocabulary

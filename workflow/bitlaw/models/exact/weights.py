@@ -13,7 +13,7 @@ import numpy as np
 from bitlaw import InputError
 from bitlaw.models.exact import arithmetic, rotary
 from bitlaw.models.exact.arithmetic import OVERFLOW
-from bitlaw.models.exact.description import PER_HEAD, WHOLE
+from bitlaw.models.exact.families import FAMILIES, PER_HEAD, WHOLE
 from bitlaw.models.exact.products import LANES
 from bitlaw.runtime.compiling import compiled
 
@@ -22,6 +22,7 @@ DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 OTHER_NAMES = {"embed_out.weight": "lm_head.weight", "lm_head.weight": "embed_out.weight"}
 LARGEST_HEADER = 1 << 27  # bytes
+ONE = np.float32(1)
 
 
 class Matrices(NamedTuple):
@@ -36,7 +37,10 @@ class Matrices(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """All that a decoder computes with. Gains and biases of norms are float32 `[layers, n]`, absent ones zeros."""
+    """All that a decoder computes with. Gains and biases of norms are float32 `[layers, n]`, absent ones zeros.
+
+    What a Description scales is in the scales and biases of its matrices.
+    """
 
     embedding: Matrices
     head: Matrices
@@ -52,6 +56,7 @@ class Weights(NamedTuple):
     final_bias: np.ndarray
     query_gain: np.ndarray
     key_gain: np.ndarray
+    pairs: np.ndarray  # int64 [layers]: of each head, how many pairs of numbers turn
     cosines: np.ndarray  # [positions, rotary / 2]
     sines: np.ndarray
 
@@ -141,76 +146,71 @@ class _Stack:
             np.zeros((*first, blocks * LANES), dtype=np.float32),
         )
 
-    def fill(self, layer, matrix, bias=None):
+    def fill(self, layer, matrix, bias=None, scale=ONE):
+        """`scale`, float32: the outputs are this many times as large."""
         at = () if layer is None else (layer,)
         pack_rows(np.ascontiguousarray(matrix), self.filled.q[at], self.filled.scale[at])
+        self.filled.scale[at] *= scale
         if bias is not None:
-            self.filled.bias[(*at, slice(len(bias)))] = bias
+            self.filled.bias[(*at, slice(len(bias)))] = bias * scale
 
 
 def load_weights(folder, description, positions):
     """Weights of the checkpoint in `folder`, with rotary tables of `positions` positions; InputError if it is bad."""
-    d, checkpoint = description, Checkpoint(folder)
-    neox = d.family == "gpt_neox"
-    prefix = "gpt_neox." if neox else "model."
-    if not neox and "model.embed_tokens.weight" not in checkpoint and "embed_tokens.weight" in checkpoint:
-        prefix = ""
+    d, checkpoint, names = description, Checkpoint(folder), FAMILIES[description.family].names
+    model = names.model
+    if f"{model}{names.embedding}.weight" not in checkpoint and f"{names.embedding}.weight" in checkpoint:
+        model = ""
     queries, keys = d.heads * d.head_dim, d.kv_heads * d.head_dim
     qkv, out = _Stack(d.layers, queries + 2 * keys, d.width), _Stack(d.layers, d.width, queries)
     up, down = _Stack(d.layers, d.mlp * (1 + d.gated), d.width), _Stack(d.layers, d.width, d.mlp)
     norms = np.zeros((4, d.layers, d.width), dtype=np.float32)
     qk_shapes = {PER_HEAD: (d.head_dim, d.head_dim), WHOLE: (queries, keys)}.get(d.qk_norm, (0, 0))
     query_gain, key_gain = (np.zeros((d.layers, n), dtype=np.float32) for n in qk_shapes)
-    if d.post_norm:
-        norm_names = "post_attention_layernorm", "post_feedforward_layernorm"
-    else:
-        norm_names = "input_layernorm", "post_attention_layernorm"
+    qkv_sizes = [queries, keys, keys] if len(names.qkv) > 1 else [queries + 2 * keys]
+    up_sizes = [d.mlp] * len(names.up) if len(names.up) > 1 else [d.mlp * (1 + d.gated)]
+
+    def read_gain(name, size):
+        stored = checkpoint.tensor(f"{name}.weight", (size,))
+        return stored + ONE if d.unit_gain else stored
+
+    def read_bias(name, size):
+        return checkpoint.tensor(f"{name}.bias", (size,)) if d.layer_norm else np.zeros(size, dtype=np.float32)
+
+    def read_linear(at, parts, sizes, inputs, biased):
+        parts = [(f"{at}{part}", size) for part, size in zip(parts, sizes, strict=True)]
+        matrix = np.concatenate([checkpoint.tensor(f"{name}.weight", (size, inputs)) for name, size in parts])
+        return matrix, np.concatenate([checkpoint.tensor(f"{n}.bias", (s,)) for n, s in parts]) if biased else None
 
     for i in range(d.layers):
-        start = f"{prefix}layers.{i}."
-
-        def read(name, shape, start=start):
-            return checkpoint.tensor(start + name, shape)
-
-        def read_linear(names, sizes, inputs, biased, start=start):
-            matrix = [checkpoint.tensor(f"{start}{n}.weight", (size, inputs)) for n, size in zip(names, sizes)]  # noqa: B905
-            bias = [checkpoint.tensor(f"{start}{n}.bias", (size,)) for n, size in zip(names, sizes)] if biased else None  # noqa: B905
-            return np.concatenate(matrix), np.concatenate(bias) if biased else None
-
-        for n, name in enumerate(norm_names):
-            norms[2 * n, i] = read(f"{name}.weight", (d.width,))
-            if d.layer_norm:
-                norms[2 * n + 1, i] = read(f"{name}.bias", (d.width,))
-        if neox:
-            matrix, bias = read_linear(["attention.query_key_value"], [3 * queries], d.width, d.qkv_bias)
-            qkv.fill(i, _by_part(matrix, d), _by_part(bias, d) if d.qkv_bias else None)
-            out.fill(i, *read_linear(["attention.dense"], [d.width], queries, d.out_bias))
-            up.fill(i, *read_linear(["mlp.dense_h_to_4h"], [d.mlp], d.width, d.mlp_bias))
-            down.fill(i, *read_linear(["mlp.dense_4h_to_h"], [d.width], d.mlp, d.mlp_bias))
-        else:
-            names = [f"self_attn.{n}_proj" for n in "qkv"]
-            qkv.fill(i, *read_linear(names, [queries, keys, keys], d.width, d.qkv_bias))
-            out.fill(i, *read_linear(["self_attn.o_proj"], [d.width], queries, d.out_bias))
-            up.fill(i, *read_linear(["mlp.gate_proj", "mlp.up_proj"], [d.mlp, d.mlp], d.width, d.mlp_bias))
-            down.fill(i, *read_linear(["mlp.down_proj"], [d.width], d.mlp, d.mlp_bias))
+        at = f"{model}layers.{i}."
+        for n, name in enumerate((names.norm1, names.norm2)):
+            norms[2 * n, i] = read_gain(at + name, d.width)
+            norms[2 * n + 1, i] = read_bias(at + name, d.width)
+        matrix, bias = read_linear(at, names.qkv, qkv_sizes, d.width, d.qkv_bias)
+        if d.family == "gpt_neox":
+            matrix, bias = _by_part(matrix, d), None if bias is None else _by_part(bias, d)
+        qkv.fill(i, matrix, bias)
+        out.fill(i, *read_linear(at, [names.out], [d.width], queries, d.out_bias), d.residual_scale)
+        up.fill(i, *read_linear(at, names.up, up_sizes, d.width, d.mlp_bias))
+        down.fill(i, *read_linear(at, [names.down], [d.width], d.mlp, d.mlp_bias), d.residual_scale)
         if d.qk_norm:
-            query_gain[i] = read("self_attn.q_norm.weight", (qk_shapes[0],))
-            key_gain[i] = read("self_attn.k_norm.weight", (qk_shapes[1],))
+            query_gain[i] = read_gain(f"{at}self_attn.q_norm", qk_shapes[0])
+            key_gain[i] = read_gain(f"{at}self_attn.k_norm", qk_shapes[1])
 
-    final = f"{prefix}final_layer_norm" if neox else f"{prefix}norm"
-    final_gain = checkpoint.tensor(f"{final}.weight", (d.width,))
-    final_bias = checkpoint.tensor(f"{final}.bias", (d.width,)) if d.layer_norm else np.zeros_like(final_gain)
-    embedding, head = _Stack(None, d.vocabulary, d.width), None
-    shape = (d.vocabulary, d.width)
-    embedding.fill(None, checkpoint.tensor(f"{prefix}{'embed_in' if neox else 'embed_tokens'}.weight", shape))
+    final = f"{model}{names.final}"
+    final_gain, final_bias = read_gain(final, d.width), read_bias(final, d.width)
+    shape = d.vocabulary, d.width
+    embedding, head = _Stack(None, *shape), None
+    embedding.fill(None, checkpoint.tensor(f"{model}{names.embedding}.weight", shape))
     if not d.tied:
-        head = _Stack(None, d.vocabulary, d.width)
-        head.fill(None, checkpoint.tensor("embed_out.weight" if neox else "lm_head.weight", shape))
+        head = _Stack(None, *shape)
+        head.fill(None, checkpoint.tensor(f"{names.head}.weight", shape))
     checkpoint.finish(*OTHER_NAMES if d.tied else ())
     turns = rotary.tables(rotary.frequencies(d.rotary, d.base, d.scaling), positions)
     return Weights(
-        embedding.filled,
-        (head or embedding).filled,
+        _scaled(embedding.filled, d.embedding_scale),
+        _scaled((head or embedding).filled, d.head_scale),
         qkv.filled,
         out.filled,
         up.filled,
@@ -220,8 +220,14 @@ def load_weights(folder, description, positions):
         final_bias,
         query_gain,
         key_gain,
+        np.array(d.turned, dtype=np.int64) * (d.rotary // 2),
         *turns,
     )
+
+
+def _scaled(matrices, scale):
+    """Matrices of one layer whose outputs are `scale` times as large; the integers are the same array."""
+    return matrices._replace(scale=matrices.scale * scale)
 
 
 def _by_part(rows, d):
