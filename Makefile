@@ -12,7 +12,7 @@ TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvi
 APT := apt-get install --yes --quiet=2 --no-install-recommends
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-slow test-portable known-answers test-drills test-slurm test-slurm-smoke test-browser lint dry-run figures slurm lock clean
+.PHONY: run test test-slow test-portable known-answers test-drills test-slurm test-slurm-smoke test-browser test-kernels test-gpu lint dry-run figures slurm lock clean
 
 run: .venv/ready
 	@$(BIN)/python workflow/unlock.py
@@ -54,6 +54,15 @@ test-browser: .venv/ready-to-test
 	@test -x /usr/bin/chromium || { apt-get update --quiet=2 && $(APT) chromium; }
 	$(PIP_LOCKED) -r requirements-browser.lock
 	$(BIN)/python -m pytest -m browser
+
+# Fused kernels in Triton's interpreter on the processor, and compiled for cards; installs Triton (0.7 GB) into .venv.
+test-kernels: .venv/ready-to-test
+	$(PIP_LOCKED) -r requirements-kernels.lock
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m kernel -v tests/kernels
+
+# On a machine with an NVIDIA card, ten minutes: all that needs one, into results/gpu-report.md.
+test-gpu: .venv/ready-to-test
+	@$(BIN)/python tests/gpu/report.py
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .
@@ -101,6 +110,8 @@ lock:
 	for name in requirements requirements-dev requirements-browser; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  $(foreach package,$(TORCH),--no-emit-package $(package)) $$name.txt --output-file $$name.lock || exit; done
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --no-deps requirements-kernels.txt --output-file requirements-kernels.lock
 
 clean:
 	rm -rf .venv .portable .snakemake build data/raw data/shards data/tokens data/models data/tokenizers

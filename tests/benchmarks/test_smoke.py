@@ -1,5 +1,6 @@
 """Each script in benchmarks/ runs to its end on something tiny: an interface that moves does not break it unseen."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -104,3 +105,44 @@ def test_gpu_says_that_there_is_none(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu.py"])
     with pytest.raises(SystemExit, match="nvidia-smi shows no GPU here; run it on a machine with one"):
         gpu.main()
+
+
+@pytest.mark.slow
+def test_cells_of_the_gpu_report_on_a_processor(monkeypatch):
+    """A tiny shape, in each precision that a processor has: the cells that `make test-gpu` runs on a card."""
+    monkeypatch.setitem(gpu.SHAPES, "tiny", (64, 128, 2, 2))
+    monkeypatch.setattr(gpu, "PRECISIONS", ("exact", "fp32"))
+    report = gpu_report(monkeypatch)
+    lines = list(report.cells("cpu", ["tiny"], 2, 64))
+    assert lines[0].startswith("Measured peaks: fp16 ")
+    assert [row[:2] + row[-1:] for row in tables("\n".join(lines))] == [["tiny", p, "1"] for p in ("exact", "fp32")]
+
+
+def gpu_report(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    specification = importlib.util.spec_from_file_location("gpu_report", ROOT / "tests/gpu/report.py")
+    report = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(report)
+    return report
+
+
+def test_the_gpu_report_says_that_there_is_no_card(monkeypatch, tmp_path):
+    report = gpu_report(monkeypatch)
+    monkeypatch.setattr(report, "REPORT", tmp_path / "report.md")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="^make test-gpu: torch .* can use no NVIDIA card here; nothing was run"):
+        report.main()
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_a_part_of_the_gpu_report_that_fails_fails_it_and_leaves_the_others(monkeypatch, tmp_path):
+    report = gpu_report(monkeypatch)
+
+    def broken():
+        yield "half"
+        raise ValueError("no such\nthing")
+
+    failed = report.write(tmp_path / "results/report.md", {"First": broken, "Second": lambda: ["all well"]})
+    assert failed == ["First (no such)"]
+    text = (tmp_path / "results/report.md").read_text()
+    assert "half" in text and "FAILED: First (no such)" in text and text.index("## Second") < text.index("all well")

@@ -32,9 +32,9 @@ QUICK = (
 class Run:
     """Snakemake at work on the cluster, in `clone`."""
 
-    def __init__(self, cluster, clone, *arguments):
+    def __init__(self, cluster, clone, *arguments, profile="profiles/slurm"):
         self.output = clone / "snakemake.out"
-        command = [SNAKEMAKE, "--profile", "profiles/slurm", *QUICK, *TARGETS, *arguments]
+        command = [SNAKEMAKE, "--profile", profile, *QUICK, *TARGETS, *arguments]
         with open(self.output, "w") as out:
             self.process = subprocess.Popen(
                 ["timeout", "-k", "10", str(LIMIT), *command],
@@ -233,34 +233,49 @@ def test_an_interrupted_snakemake_that_is_started_again(cluster, study, local):
     finished(Run(cluster, study), study, local, cluster, "Snakemake interrupted", cell, since)
 
 
-def test_a_requeued_job(cluster, study, local):
-    run = Run(cluster, study)
+@pytest.fixture
+def preemptible(study):
+    """The shipped profile with the line replaced that it says to replace where jobs are preempted."""
+    text = (study / "profiles/slurm/profile.v9+.yaml").read_text()
+    changed = text.replace("\nslurm-no-requeue: true\n", "\nslurm-requeue: true\n")
+    assert changed != text
+    folder = study / "profiles/preemptible"
+    folder.mkdir(exist_ok=True)
+    (folder / "profile.v9+.yaml").write_text(changed)
+    return "profiles/preemptible"
+
+
+def test_a_requeued_job(cluster, study, local, preemptible):
+    run = Run(cluster, study, profile=preemptible)
     cell, since = held(run, study), time.time()
     drill.ask(cluster, "scontrol", "requeue", cell.job)
-    finished(run, study, local, cluster, "requeued", cell, since)
+    said = finished(run, study, local, cluster, "requeued", cell, since)
+    assert "Trying to restart" not in said
 
 
-def test_a_preempted_job(cluster, study, local):
-    run = Run(cluster, study)
+def test_a_preempted_job(cluster, study, local, preemptible):
+    run = Run(cluster, study, profile=preemptible)
     cell, since = held(run, study), time.time()
     whole_node = ("--partition=urgent", "--exclusive", f"--nodelist={cell.node}", "--wrap=sleep 5")
     drill.ask(cluster, "sbatch", f"--output={cluster}/urgent.out", *whole_node)
     drill.until(lambda: not cell.process.is_running(), 60, "the urgent job has taken the node")
-    finished(run, study, local, cluster, "preempted", cell, since)
+    said = finished(run, study, local, cluster, "preempted", cell, since)
+    assert "Trying to restart" not in said
 
 
 def test_a_node_whose_disk_is_full(cluster, study, local):
     """Its daemon cannot even keep a job's script: SLURM drains the node, and others take its jobs."""
     node = drill.NODES[0]
+    drill.kill(cluster, f"slurmd-{node}")
     with small_disk(cluster / f"spool-{node}", 1 << 20) as spool:
-        drill.kill(cluster, f"slurmd-{node}")
         drill.start_node(cluster, node)
         drill.until(lambda: drill.states(cluster).get(node) == "idle", 60, "the node is back")
-        with open(spool / "full", "wb") as file, suppress(OSError):
+        with suppress(OSError), open(spool / "full", "wb", buffering=0) as file:
             while file.write(bytes(4096)):
-                file.flush()
+                pass
         run = Run(cluster, study)
-        finished(run, study, local, cluster, "full disk of a node")
+        said = finished(run, study, local, cluster, "full disk of a node")
+        print("full disk of a node:", drill.states(cluster)[node], *history(cluster)[-5:], said.count("restart"))
         drill.kill(cluster, f"slurmd-{node}")
     drill.start_node(cluster, node)
 

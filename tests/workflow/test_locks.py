@@ -52,6 +52,11 @@ def test_the_lock_holds_all_that_the_pinned_packages_need():
     assert len(seen) > 100
 
 
+def test_the_lock_of_kernels_holds_triton_as_pinned():
+    ((name, (version, _)),) = locked("requirements-kernels").items()
+    assert {name: version} == pins("requirements-kernels.txt") and name == "triton"
+
+
 def install(line, packages, target):
     """Install by one line of a lock, from the folder `packages` alone, as `make` does."""
     lock = target.with_suffix(".lock")

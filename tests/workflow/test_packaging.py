@@ -61,7 +61,8 @@ def imported(path, everywhere=True):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module.partition(".")[0])
-    found -= set(sys.stdlib_module_names) | {"bitlaw", "pip"}  # pip is in every environment
+    # pip is in every environment; Triton comes with torch's builds for CUDA, and `runtime.fused` says where it lacks
+    found -= set(sys.stdlib_module_names) | {"bitlaw", "pip", "triton"}
     return {canonicalize_name(IMPORTED_AS.get(name, name)) for name in found}
 
 

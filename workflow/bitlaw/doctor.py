@@ -62,12 +62,12 @@ def _engines_of_torch():
         return {}
     import torch
 
-    from bitlaw.compression.known_answers import by_digits
+    from bitlaw.compression.known_answers import by_digits, by_kernels
+    from bitlaw.runtime import fused
 
-    return {
-        f"int8, {device}": by_digits(device)
-        for device in ("cpu", "cuda")
-        if device == "cpu" or torch.cuda.is_available()
+    devices = [device for device in ("cpu", "cuda") if device == "cpu" or torch.cuda.is_available()]
+    return {f"int8, {device}": by_digits(device) for device in devices} | {
+        f"kernels, {device}": by_kernels(device) for device in devices if fused.usable(device)
     }
 
 

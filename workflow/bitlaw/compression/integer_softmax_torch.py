@@ -1,10 +1,16 @@
-"""The softmax in integers by torch operations, for logits on a GPU: the same intervals as `integer_softmax`."""
+"""The softmax in integers by torch operations, for logits on a GPU: the same intervals as `integer_softmax`.
+
+Where fused kernels are usable, one does it (see `interval_kernel`).
+"""
+
+from functools import cache
 
 import numpy as np
 import torch
 
 from bitlaw.compression.integer_softmax import NOT_FINITE, code_length
 from bitlaw.models.exact.arithmetic import C0, C1, C2, C3, C4, C5, C6, LOG2_E, LOWEST
+from bitlaw.runtime import fused
 from bitlaw.runtime.compiling import compiled
 
 ELEMENTS = 1 << 23  # of one block of rows: 40 bytes each
@@ -18,9 +24,38 @@ def integers(logits, targets):
     that of all fine weights, the target's and the largest logit as the bits of a float32, and whether one is NaN or
     infinite.
     """
+    if fused.usable(logits.device) and _kernel_agrees(logits.device):
+        from bitlaw.compression import interval_kernel
+
+        return interval_kernel.integers(logits, targets)
+    return by_operations(logits, targets)
+
+
+def by_operations(logits, targets):
+    """`integers` without a kernel, in blocks of rows: about 40 bytes of memory a logit of a block."""
     rows = max(1, ELEMENTS // logits.shape[1])
     parts = zip(logits.split(rows), targets.to(logits.device).split(rows), strict=True)
     return torch.cat([_integers(*part) for part in parts], 1)
+
+
+@cache
+def _kernel_agrees(device):
+    """Whether the kernel gives what the operations do, asked once a device; if not, kernels are refused there."""
+    from bitlaw.compression import interval_kernel  # imports Triton
+
+    random = np.random.default_rng(0)
+    logits = (random.standard_normal((16, 5003)) * np.linspace(0.1, 30, 16)[:, None]).astype(np.float32)
+    logits, targets = torch.from_numpy(logits).to(device), torch.from_numpy(random.integers(0, 5003, 16)).to(device)
+    try:
+        same = torch.equal(interval_kernel.integers(logits, targets), by_operations(logits, targets))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler or a driver lacks
+        fused.refuse(device, f"the intervals' kernel fails: {str(error).partition(chr(10))[0]}")
+        return False
+    if not same:
+        fused.refuse(device, "the intervals' kernel gives other integers")
+    return same
 
 
 def _integers(logits, targets):

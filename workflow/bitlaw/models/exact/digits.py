@@ -1,9 +1,10 @@
 """The decoder of docs/arithmetic.md by torch operations alone, for a GPU or a processor: int8 products with int32 sums.
 
 A third engine beside `decoder` and `float64`; the integers are the same. Every integer that enters a product is split
-into signed digits to base 256 (see `arithmetic_torch`). It takes rectangles of tokens, sequences side by side. Where
-the page says *error*, nothing waits for the device to find out: a NaN goes through to the logits of that token and of
-those after it.
+into signed digits to base 256 (see `arithmetic_torch`). It takes rectangles of tokens, sequences side by side. Fused
+kernels take the place of its products, attention and rows of integers where `runtime.fused` says so. Where the page
+says *error*, nothing waits for the device to find out: a NaN goes through to the logits of that token and of those
+after it.
 """
 
 import math
@@ -16,8 +17,9 @@ from torch.nn.functional import pad
 from bitlaw import InputError
 from bitlaw.models.exact import arithmetic_torch as exact
 from bitlaw.models.exact import products
-from bitlaw.models.exact.arithmetic_torch import ELEMENTS, NAN, UNIT, Matrix, linear
+from bitlaw.models.exact.arithmetic_torch import ELEMENTS, NAN, UNIT, Matrix
 from bitlaw.models.exact.families import PER_HEAD, WHOLE
+from bitlaw.runtime import fused
 
 
 class Cache(NamedTuple):
@@ -46,6 +48,11 @@ class Digits:
             raise InputError(
                 f"device {device} flushes subnormal numbers to zero: exact arithmetic needs them; choose cpu"
             )
+        self._kernels = self._attention_kernel = None
+        if fused.usable(self.device):
+            from bitlaw.models.exact import attention_kernel, kernels  # import Triton
+
+            self._kernels, self._attention_kernel = kernels, attention_kernel
         self._embedding = self._matrix(weights.embedding)
         tied = weights.head.q is weights.embedding.q
         scale = self._tensor(weights.head.scale)
@@ -122,7 +129,10 @@ class Digits:
     @torch.inference_mode()
     def head(self, rows, out=None):
         """Logits, float32 `[rows, vocabulary]`, of rows of `hidden`, float32 `[rows, width]`; in `out`, if given."""
-        found = linear(rows, self._head)[:, : self.vocabulary]
+        if self._kernels:
+            out = torch.empty((len(rows), self.vocabulary), device=rows.device) if out is None else out[: len(rows)]
+            return self._kernels.linear(rows, self._head, out)
+        found = exact.linear(rows, self._head)[:, : self.vocabulary]
         return found if out is None else out[: len(rows)].copy_(found)
 
     def _embed(self, ids):
@@ -132,35 +142,44 @@ class Digits:
     def _norm(self, x, gain, bias=None):
         return exact.norm(x, gain, bias if self.description.layer_norm else None, self._epsilon)
 
+    def _linear(self, x, matrix):
+        return (self._kernels or exact).linear(x, matrix)
+
+    def _digits(self, rows):
+        return (self._kernels or exact).digits_of_rows(rows)
+
     def _mlp(self, layer, x):
-        d, up = self.description, linear(x, layer["up"])
+        d, up = self.description, self._linear(x, layer["up"])
         hidden = exact.activate(up[:, : d.mlp], d.activation)
         if d.gated:
             hidden = hidden * up[:, d.mlp : 2 * d.mlp]
-        return linear(hidden, layer["down"])[:, : d.width]
+        return self._linear(hidden, layer["down"])[:, : d.width]
 
     def _attention(self, layer, x, cache, past):
         """Attention with its output projection of rows `[sequences · tokens, width]`; fills the Cache of one layer."""
         d, sequences, size = self.description, len(cache.keys), self.description.head_dim
         sizes = [heads * size for heads in (d.heads, d.kv_heads, d.kv_heads)]
-        qkv = linear(x, layer["qkv"])[:, : sum(sizes)].unflatten(0, (sequences, -1))
+        qkv = self._linear(x, layer["qkv"])[:, : sum(sizes)].unflatten(0, (sequences, -1))
         queries, keys, values = qkv.split(sizes, -1)
         count, end = qkv.shape[1], past + qkv.shape[1]
         # digits are [2, sequences, tokens, heads, size], scales [sequences, tokens, heads, 1]
-        digits, scales = exact.digits_of_rows(self._turn(queries, layer["query_gain"], layer["pairs"], past))
-        key_digits, key_scales = exact.digits_of_rows(self._turn(keys, layer["key_gain"], layer["pairs"], past))
-        value_digits, value_scales = exact.digits_of_rows(values.unflatten(2, (d.kv_heads, size)))
+        digits, scales = self._digits(self._turn(queries, layer["query_gain"], layer["pairs"], past))
+        key_digits, key_scales = self._digits(self._turn(keys, layer["key_gain"], layer["pairs"], past))
+        value_digits, value_scales = self._digits(values.unflatten(2, (d.kv_heads, size)))
         key_scales = torch.where(value_scales.isnan(), NAN, key_scales)  # an error goes on through the scores
         cache.keys[:, :, :, past:end, :size] = key_digits.permute(1, 3, 0, 2, 4)
         cache.values[:, :, :, :size, past:end] = value_digits.permute(1, 3, 0, 4, 2)
         cache.key_scales[:, :, past:end] = key_scales[..., 0].transpose(1, 2)
         cache.value_scales[:, :, past:end] = value_scales[..., 0].transpose(1, 2)
+        if self._attention_kernel and self._attention_kernel.fits(size, end):
+            attended = self._attention_kernel.attend(digits, self._score_scale * scales, past, cache)
+            return self._linear(attended.view(sequences * count, -1), layer["out"])[:, : d.width]
         digits = pad(digits, (0, -size % UNIT)).unflatten(3, (d.kv_heads, -1)).permute(1, 3, 0, 4, 2, 5)
         scales = (self._score_scale * scales).unflatten(2, (d.kv_heads, -1)).permute(0, 2, 3, 1, 4)
         rows = max(1, ELEMENTS // (sequences * d.heads * exact.up(end)))
         parts = zip(digits.split(rows, 4), scales.split(rows, 3), range(past, end, rows), strict=True)
         attended = torch.cat([self._attend(*part, cache) for part in parts], 3)
-        return linear(attended.permute(0, 3, 1, 2, 4).reshape(sequences * count, -1), layer["out"])[:, : d.width]
+        return self._linear(attended.permute(0, 3, 1, 2, 4).reshape(sequences * count, -1), layer["out"])[:, : d.width]
 
     def _turn(self, part, gain, pairs, past):
         """q/k norm, if any, and turning of `pairs` pairs of numbers of each head.
