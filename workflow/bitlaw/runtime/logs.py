@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from bitlaw import InputError
@@ -88,6 +89,7 @@ def log_to(path):
     handlers[0].setFormatter(_Terminal("%(message)s"))
     handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=handlers)
+    logging.raiseExceptions = False  # of a log on a full disk: what could not be written fails the job by its own line
     log = logging.getLogger("bitlaw")
     log.setLevel(logging.INFO)
 
@@ -95,7 +97,8 @@ def log_to(path):
         if issubclass(kind, KeyboardInterrupt):
             log.error("interrupted")
             return
-        handlers[1].stream.write("".join(traceback.format_exception(kind, error, trace)))
+        with suppress(OSError):  # a full disk: the line below still reaches the terminal
+            handlers[1].stream.write("".join(traceback.format_exception(kind, error, trace)))
         log.error("%s (more in %s)", error if isinstance(error, InputError) else f"{kind.__name__}: {error}", path)
 
     sys.excepthook = failed
