@@ -50,7 +50,7 @@ def make(folder, steps):
     (folder / "models" / "tokenizer.json").write_text("{}")
     (folder / "grid.json").write_text(json.dumps(config))
     (folder / "data").mkdir()
-    for name in ("workflow", "data/published"):
+    for name in ("workflow", "data/published", "profiles"):
         (folder / name).symlink_to(ROOT / name)
     return 4 * len(SIZES) * len(config["steps"])
 

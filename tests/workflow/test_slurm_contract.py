@@ -54,7 +54,8 @@ def folder(tmp_path_factory):
         if path.suffix == ".safetensors":
             os.truncate(path, 2 * PARAMETERS[path.parts[-3]])
         os.utime(path, (2e9 + number, 2e9 + number))
-    (folder / "workflow").symlink_to(ROOT / "workflow")
+    for name in ("workflow", "profiles"):
+        (folder / name).symlink_to(ROOT / name)
     (folder / "contract.yaml").write_text(json.dumps(CONFIG))
     (folder / "bin").mkdir()
     for name in ("sbatch", "squeue", "sacct", "sacctmgr", "sshare", "scancel", "scontrol", "sinfo"):
