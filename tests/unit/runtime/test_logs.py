@@ -1,7 +1,10 @@
 """A job's messages when its log cannot be written."""
 
+import os
 import subprocess
 import sys
+
+from repository import ROOT
 
 FULL = """
 import resource, sys
@@ -23,7 +26,12 @@ except OSError as error:
 
 
 def test_a_full_disk_is_told_on_the_terminal_without_a_traceback(tmp_path):
-    ran = subprocess.run([sys.executable, "-c", FULL, tmp_path / "job.log"], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "job.log"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
+    )
     assert ran.returncode == 1
     assert ran.stderr.splitlines()[:2] == ["done: 1 of 2", "warning: it is late"]
     assert "Traceback" not in ran.stderr and "Logging error" not in ran.stderr
