@@ -8,7 +8,7 @@ from repository import ROOT
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 # Snakemake's and the system's: see tests/drills
-OTHERS = {"Directory cannot be locked", "No space left on device"}
+OTHERS = {"Directory cannot be locked", "No space left on device", "This could indicate a clock skew problem"}
 QUOTED = re.findall(r"^\| (`.*?`(?: … `.*?`)*)", PAGE, re.M)
 
 
