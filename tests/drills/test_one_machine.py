@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from outcome import cells, laws_and_tables
-from repository import SNAKEMAKE
+from repository import ROOT, SNAKEMAKE, clone_to
 
 pytestmark = [
     pytest.mark.drill,
@@ -54,9 +54,9 @@ def run(clone, **options):
     return ran.returncode, ran.stdout + ran.stderr
 
 
-def start(clone):
+def start(clone, command=COMMAND):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(COMMAND, cwd=clone, start_new_session=True, **quiet)
+    return subprocess.Popen(command, cwd=clone, start_new_session=True, **quiet)
 
 
 def outcome(clone):
@@ -68,11 +68,11 @@ def unlock(clone):
     assert ran.returncode == 0, ran.stderr
 
 
-def check_whole(clone):
+def check_whole(clone, results=RESULTS):
     """Whatever has its name is whole."""
-    for path in (clone / RESULTS).glob("cells/*/*/*.json"):
+    for path in (clone / results).glob("cells/*/*/*.json"):
         json.loads(path.read_text())
-    for path in (clone / RESULTS).glob("cells/*/*/*.parquet"):
+    for path in (clone / results).glob("cells/*/*/*.parquet"):
         pq.read_table(path)
 
 
@@ -115,6 +115,28 @@ def test_killed_at_fifty_moments(fresh, undisturbed):
     status, said = run(fresh)
     assert status == 0, said
     assert outcome(fresh) == undisturbed
+
+
+def test_the_embedded_study_killed_at_fifty_moments(tmp_path):
+    """Its tables come out as docs/tables has them."""
+    clone, draw, kills = clone_to(tmp_path), random.Random(2), 0
+    embedded = [SNAKEMAKE, "--cores", "8", "--rerun-incomplete"]
+    while True:
+        process = start(clone, embedded)
+        try:
+            process.wait(draw.uniform(2, 20) if kills < KILLS else 3600)
+            break
+        except subprocess.TimeoutExpired:
+            assert kills < KILLS, "the run does not end"
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            unlock(clone)
+            check_whole(clone, "results/embedded")
+            kills += 1
+    assert process.returncode == 0 and kills == KILLS
+    subprocess.run([sys.executable, "docs/write_tables.py", "take"], cwd=clone, check=True)
+    for path in (clone / "docs/tables").glob("embedded_*.csv"):
+        assert path.read_bytes() == (ROOT / "docs/tables" / path.name).read_bytes(), path.name
 
 
 def test_the_disk_is_full_at_ten_places(fresh, undisturbed):
