@@ -69,7 +69,7 @@ def real_model():
                 f"{best['ratio']:.3f} ({best['compressor']})",
             ]
         )
-    head = ["compressed / original size", "published number", "every bit counted", "gzip", "best classical"]
+    head = ["compressed / original size", "counted as published", "every bit counted", "gzip", "best classical"]
     return markdown(head, rows)
 
 

@@ -187,3 +187,12 @@ def test_datasets_of_different_sampling_never_share_a_folder():
     ]
     keys = [study.dataset({"modalities": [v], "chunks": n, "chunk_bytes": 2048}, "x") for v in variants for n in (4, 8)]
     assert len(set(keys)) == 2 * len(variants)
+
+
+def test_a_setting_of_a_new_cut_is_in_the_name_of_its_chunks():
+    config = {"chunks": 4, "chunk_bytes": 2048, "modalities": [
+        {"name": "a", "source": "tunes", "cut": "midi", "sampling": "head", "tracks": "all"},
+        {"name": "b", "source": "tunes", "cut": "midi", "sampling": "head", "tracks": "first"},
+    ]}  # fmt: skip
+    assert study.dataset(config, "a") == "tunes-midi-head-4x2048-tracksall"
+    assert study.dataset(config, "b") == "tunes-midi-head-4x2048-tracksfirst"

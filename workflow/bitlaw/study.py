@@ -202,6 +202,8 @@ def dataset(config, modality):
         parts.append(f"seed{m['seed']}")
     if m["cut"] == "speech":
         parts.append(f"{m.get('rate', 16000)}hz" + ("-converted" if m.get("convert") else ""))
+    named = {"name", "source", "cut", "range", "patches", "sampling", "seed", "rate", "convert"}
+    parts += [f"{key}{m[key]}" for key in sorted(m.keys() - named)]  # a setting of a new cut
     return "-".join(filter(None, parts))
 
 

@@ -1,5 +1,6 @@
 """`bitlaw measure`: the numbers of a cell, of files, folders, pipes, pictures and sounds; and what goes wrong."""
 
+import argparse
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import soundfile
 from PIL import Image
 
 from bitlaw import __main__ as command_line
+from bitlaw.commands import measure
+from bitlaw.data.chunking import KINDS_OF_CUT
 from cell_process import SIZE, WORKFLOW, compress
 
 SEVERAL = """
@@ -185,3 +188,10 @@ def test_ctrl_c_leaves_one_line_and_nothing_else(tmp_path, neox_folder):
     said, complained = process.communicate(timeout=120)
     assert (process.returncode, said, complained) == (130, b"", b"bitlaw: interrupted\n")
     assert list((tmp_path / "waiting").glob("bitlaw-measure-*")) == []
+
+
+def test_every_way_to_cut_chunks_can_be_asked_for():
+    parser = argparse.ArgumentParser()
+    measure.add(parser.add_subparsers())
+    for cut in KINDS_OF_CUT:
+        assert parser.parse_args(["measure", "x", "--model", "y", "--cut", cut]).cut == cut

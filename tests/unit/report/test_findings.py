@@ -38,7 +38,7 @@ def test_the_best_ratio_of_each_modality_comes_first_then_the_control(tmp_path):
     assert text == (
         "With every bit counted, text takes 0.257 of its size (b at step 1,200), image 1.104 (b at step 300). "
         "Random bytes, which nothing can compress, take 1.26 to 1.45; "
-        "0.57 to 0.67 by the published number, which is no code."
+        "0.57 to 0.67 counted as published, from which nothing can be decoded."
     )
 
 
@@ -60,8 +60,8 @@ def test_beside_each_stands_the_best_classical_compressor_on_the_same_chunks(tmp
 def test_a_study_that_knows_published_ratios_only_says_so(tmp_path):
     text = found(tmp_path, "text,a,1000,,0.21\ntext,b,143000,,0.15\nspeech,b,143000,nan,0.4\nrandom,a,1000,,0.6\n")
     assert text == (
-        "By the published number, text takes 0.150 of its size, speech 0.400, under b at step 143,000. "
-        "Random bytes, which nothing can compress, take 0.60 by the published number, which is no code."
+        "Counted as published, text takes 0.150 of its size, speech 0.400, under b at step 143,000. "
+        "Random bytes, which nothing can compress, take 0.60 counted as published, from which nothing can be decoded."
     )
 
 

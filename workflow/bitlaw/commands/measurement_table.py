@@ -34,6 +34,8 @@ def lines(model, found):
     yield ""
     yield _row("from published to lossless, by step", "ratio")
     for term, value in found["audit"].items():
+        if term == "quantisation" and value == 0:  # one pass gives both numbers
+            continue
         yield _row(STEPS_OF_AUDIT[f"audit_{term}"], _number(value, "+.4f"))
     yield ""
     split = next(row for row in found["prior_and_context"] if row["K"] == HEADLINE)

@@ -7,7 +7,7 @@ from bitlaw.analysis.prior_and_context import HEADLINE
 from bitlaw.figures.by_size import layout, modalities_of, write_legend
 from bitlaw.figures.style import GREY, SMALL, tick_values
 
-PARTS = {"prior": "prior (USP)", "context": "context (ICL)"}
+PARTS = {"prior": "prior", "context": "context"}
 GAINS = {"domain": ("after another half", "-"), "file": ("its own half instead", "--")}
 NULL = "0.9"  # grey
 
@@ -24,7 +24,7 @@ def draw(context, out, halves=None, null="random", horizon=HEADLINE):
     modalities = modalities_of(plain, null)
     modalities = [name for name in modalities if name != null] or modalities
     behind = plain[(plain["modality"] == null) & (null not in modalities)]
-    lines = [("bytes in order", "-"), ("bytes shuffled", "--")] if len(mixed) else []
+    lines = [("bytes in order (filled)", "-"), ("bytes shuffled (hollow)", "--")] if len(mixed) else []
     gains = halves is not None and len(halves) > 0
     figure_of, styles, legend = layout(plain, len(PARTS) + gains, out, lines, modalities)
     if len(behind):
@@ -43,7 +43,7 @@ def draw(context, out, halves=None, null="random", horizon=HEADLINE):
                 for part, (_, style) in GAINS.items():
                     _draw_over_steps(panel, halves[halves["modality"] == modality], part, styles, style)
             panels[-1][0].set_ylabel("second half, bits a byte")
-            label = "solid: {}; dashed: {}".format(*(text for text, _ in GAINS.values()))
+            label = "solid, filled: {}; dashed, hollow: {}".format(*(text for text, _ in GAINS.values()))
             panels[-1][0].set_title(label, loc="left", fontsize=SMALL, color=GREY)
         for panel, modality in zip(panels[0], modalities, strict=True):
             panel.set_title(modality, loc="left", fontweight="bold", fontsize=9)
@@ -60,8 +60,9 @@ def draw(context, out, halves=None, null="random", horizon=HEADLINE):
 def _draw_over_steps(panel, table, part, styles, style):
     for size, group in table.sort_values("step").groupby("params_total"):
         colour, marker = styles[size]
+        dashed = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 0.8}
         panel.plot(group["step"], group[part], color=colour, marker=marker, markersize=3, linewidth=1, linestyle=style,
-                   markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
+                   **(dashed if style == "--" else {"markeredgecolor": "white", "markeredgewidth": 0.3}))  # fmt: skip
         low, high = group[f"{part}_low"], group[f"{part}_high"]
         if len(group) > 1:
             panel.fill_between(group["step"], low, high, color=colour, alpha=0.09, linewidth=0)

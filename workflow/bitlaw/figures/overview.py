@@ -8,7 +8,7 @@ MODEL, CLASSICAL, PUBLISHED = OKABE_ITO[0], "0.62", OKABE_ITO[1]
 
 
 def draw(cells, classical, out, null="random"):
-    """Draw a group of bars for each modality, `null` last: classical, every bit counted, the published number.
+    """Draw a group of bars for each modality, `null` last: classical, every bit counted, counted as published.
 
     cells: as `style` says; of each modality the largest model's cell of the last step is drawn.
     classical: DataFrame of `classical.run`; the smallest output chunk by chunk is drawn, with its compressor's name.
@@ -25,7 +25,7 @@ def draw(cells, classical, out, null="random"):
             bars = [
                 (*_best(classical[classical["modality"] == modality]), CLASSICAL, {}),
                 (row["cr_lossless"], row.get("cr_lossless_ci", np.nan), "every bit counted", MODEL, {}),
-                (row["cr_published"], row.get("cr_published_ci", np.nan), "published number", PUBLISHED,
+                (row["cr_published"], row.get("cr_published_ci", np.nan), "counted as published", PUBLISHED,
                  {"fill": False, "edgecolor": PUBLISHED, "hatch": "/////", "linewidth": 0.8}),
             ]  # fmt: skip
             for offset, (ratio, half, name, colour, how) in zip((-0.27, 0.0, 0.27), bars, strict=True):

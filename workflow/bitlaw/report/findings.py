@@ -30,7 +30,7 @@ def finding(cells, classical=None, null="random"):
         parts.append(takes + (f" ({'; '.join(beside)})" if beside else ""))
     sentences = []
     if parts:
-        how = "With every bit counted" if protocol == "lossless" else "By the published number"
+        how = "With every bit counted" if protocol == "lossless" else "Counted as published"
         under = [f"under {model} at step {step:,}" for model, step in cells_named] if len(cells_named) == 1 else []
         sentences.append(f"{how}, {', '.join([*parts, *under])}.")
     if control := _control([row for row in rows if row["modality"] == null], null):
@@ -43,7 +43,7 @@ def _control(rows, null):
     published, lossless = (_range(rows, protocol) for protocol in ("published", "lossless"))
     who = f"{null.capitalize()} bytes, which nothing can compress,"
     if published and published[0] < 1:
-        would = f"{_text(published)} by the published number, which is no code"
+        would = f"{_text(published)} counted as published, from which nothing can be decoded"
         return f"{who} take {_text(lossless)}; {would}." if lossless else f"{who} take {would}."
     return f"{who} take {_text(lossless)}." if lossless else ""
 
