@@ -8,6 +8,7 @@ are whole.
 """
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,21 +79,20 @@ def run(command, log, stream):
     """Run `command` and return its exit status; its output goes to the file `log`, what a person needs to `stream`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     screen = Screen(stream)
-    with open(log, "w") as kept:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
-        lines = iter(process.stdout.readline, "")
-        while True:
-            try:
-                for line in lines:
-                    kept.write(line)
-                    kept.flush()
-                    screen.line(line.rstrip("\n"))
-                break
-            except KeyboardInterrupt:  # Snakemake got it as well: what it says while it ends is part of the run
-                screen.say("interrupted: waiting for the jobs to end")
-        status = process.wait()
+    # Ctrl-C reaches Snakemake as well: what it says while it ends is part of the run, so nothing is raised here
+    before = signal.signal(signal.SIGINT, lambda *_: screen.say("interrupted: waiting for the jobs to end"))
+    try:
+        with open(log, "w") as kept:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            )
+            for line in process.stdout:
+                kept.write(line)
+                kept.flush()
+                screen.line(line.rstrip("\n"))
+            status = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
     screen.close()
     for line in screen.closing or (log.read_text(errors="replace").splitlines()[-SHOWN:] if status else []):
         print(line, file=stream)

@@ -110,7 +110,7 @@ digits.Digits.__init__ = on_the_processor
 DIFFERENT = """
 from bitlaw.models.exact import arithmetic_torch
 right = arithmetic_torch.linear
-digits.linear = lambda *given: right(*given) * 1.0000001
+arithmetic_torch.linear = lambda *given: right(*given) * 1.0000001
 """
 
 

@@ -204,7 +204,8 @@ header_values |= st.builds(
 def record_values(draw):
     size = draw(st.one_of(small, st.just(stream_format.LARGEST_CHUNK)))
     count = draw(st.integers(min(size, 1), size))
-    return Record(count, size, draw(st.integers(0, 2**32 - 1)), draw(st.binary(max_size=200)))
+    most = stream_format.MOST_CODED * size  # more is taken for damage
+    return Record(count, size, draw(st.integers(0, 2**32 - 1)), draw(st.binary(max_size=min(200, most))))
 
 
 @settings(max_examples=60, deadline=None)
