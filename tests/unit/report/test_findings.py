@@ -47,6 +47,14 @@ def test_one_cell_of_a_model_is_named_once(tmp_path):
     assert text == "With every bit counted, text takes 0.375 of its size, image 1.345, under a at step 75."
 
 
+def test_an_interval_is_told_where_there_is_one(tmp_path):
+    (tmp_path / "cells.csv").write_text(
+        "modality,model,step,cr_lossless,cr_published,cr_lossless_ci\ntext,a,75,0.3754,0.366,0.0123\nimage,a,75,1.3,0.6,\n"
+    )
+    text = findings.finding(tmp_path / "cells.csv")
+    assert text == "With every bit counted, text takes 0.375 ± 0.012 of its size, image 1.300, under a at step 75."
+
+
 def test_beside_each_stands_the_best_classical_compressor_on_the_same_chunks(tmp_path):
     (tmp_path / "classical.csv").write_text(CLASSICAL)
     rows = "text,a,75,0.375,0.366\nimage,b,300,1.104,0.545\nspeech,b,300,1.2,0.7\n"

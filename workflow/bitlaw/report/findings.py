@@ -19,14 +19,16 @@ def finding(cells, classical=None, null="random"):
     for row in rows:
         ratio = _ratio(row, protocol)
         if row["modality"] != null and ratio is not None:
-            best.setdefault(row["modality"], []).append((ratio, row["model"], int(row["step"])))
+            best.setdefault(row["modality"], []).append(
+                (ratio, row["model"], int(row["step"]), _interval(row, protocol))
+            )
     best = {modality: min(ratios) for modality, ratios in best.items()}
-    cells_named = {(model, step) for _, model, step in best.values()}
+    cells_named = {(model, step) for _, model, step, _ in best.values()}
     parts = []
-    for modality, (ratio, model, step) in best.items():
+    for modality, (ratio, model, step, interval) in best.items():
         beside = [f"{model} at step {step:,}"] if len(cells_named) > 1 else []
         beside += [f"{others[modality][1]}: {others[modality][0]:.3f}"] if modality in others else []
-        takes = f"{modality} {ratio:.3f}" if parts else f"{modality} takes {ratio:.3f} of its size"
+        takes = f"{modality} {ratio:.3f}{interval}" if parts else f"{modality} takes {ratio:.3f}{interval} of its size"
         parts.append(takes + (f" ({'; '.join(beside)})" if beside else ""))
     sentences = []
     if parts:
@@ -77,6 +79,12 @@ def _ratio(row, protocol):
     """The ratio of a row, None where it has none (an empty or unfinite field)."""
     value = float(row[f"cr_{protocol}"] or "nan")
     return value if math.isfinite(value) else None
+
+
+def _interval(row, protocol):
+    """Half of the 95 % interval of a row's ratio as text; empty where the table has none."""
+    half = row.get(f"cr_{protocol}_ci") or "nan"
+    return f" ± {float(half):.3f}" if math.isfinite(float(half)) else ""
 
 
 def _range(rows, protocol):
