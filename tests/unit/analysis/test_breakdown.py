@@ -165,7 +165,7 @@ def test_the_figure_of_context_shows_parts_sizes_and_controls(paths, tmp_path):
     out = {kind: tmp_path / f"context.{kind}" for kind in ("svg", "pdf", "png")}
     context.draw(table, out)
     seen = words(out["svg"])
-    assert {"text", "random bytes, all sizes", "prior (USP), bits a byte", "context (ICL), bits a byte"} <= set(seen)
+    assert {"text", "random bytes, all sizes", "prior, bits a byte", "context, bits a byte"} <= set(seen)
     assert "random" not in seen  # it lies behind the others, and has no panel
     assert {"1000", "4000", "parameters"} <= set(seen) and "bytes shuffled" not in seen
     more = pd.concat([table, table.assign(**{"pass": "shuffled"})])
