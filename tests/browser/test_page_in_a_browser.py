@@ -243,3 +243,11 @@ def test_axe_finds_nothing_serious(opened, viewport):
     serious = [(v["id"], v["impact"], [n["html"][:150] for n in v["nodes"][:3]]) for v in found
                if v["impact"] in ("serious", "critical")]  # fmt: skip
     assert not serious
+
+
+def test_tables_of_coefficients_are_folded_and_printed(opened):
+    tab = opened()
+    folded = "[...document.querySelectorAll('#laws details')].map((part) => part.open)"
+    assert tab.evaluate(folded) and not any(tab.evaluate(folded))
+    tab.pdf()
+    assert all(tab.evaluate(folded))

@@ -106,6 +106,7 @@ document.documentElement.classList.add("js");
 form.addEventListener("change", draw);
 form.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", reveal);
+addEventListener("beforeprint", () => all("#laws details").forEach((folded) => (folded.open = true)));
 document.addEventListener("click", ({ target }) => {
   if (target.matches("thead button")) sort(target);
   if (target.matches("[data-copy]")) copy(target);
