@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from bitlaw.laws.together import of_chunks
+
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
 AUDIT = [f"audit_{term}" for term in ("past_1024", "top_bits", "container")]
@@ -52,12 +54,10 @@ def render(page):
 
 def real_model():
     """SmolLM2-135M on each kind of data."""
-    cells, classical = table("smollm2", "cells").set_index("modality"), table("smollm2", "classical")
-    classical = classical[(classical["scope"] == "chunk") & classical["ratio"].notna()]
+    cells = table("smollm2", "cells").set_index("modality")
     rows = []
     for modality, name in KINDS.items():
-        own = classical[classical["modality"] == modality]
-        gzip, best = own[own["compressor"] == "gzip"].iloc[0], own.loc[own["ratio"].idxmin()]
+        ratios = classical_ratios("smollm2", modality)
         cell = cells.loc[modality]
         lossless = f"**{cell['cr_lossless']:.3f}** ± {cell['cr_lossless_ci']:.3f}"
         rows.append(
@@ -65,8 +65,8 @@ def real_model():
                 name,
                 f"{cell['cr_published']:.3f}",
                 lossless,
-                f"{gzip['ratio']:.3f}",
-                f"{best['ratio']:.3f} ({best['compressor']})",
+                f"{ratios['gzip']:.3f}",
+                f"{ratios.min():.3f} ({ratios.idxmin()})",
             ]
         )
     head = ["compressed / original size", "counted as published", "every bit counted", "gzip", "best classical"]
@@ -95,11 +95,10 @@ def how_much_is_real():
     """The published number beside the lossless one at the largest model's last step, and where the difference goes."""
     cells = table("embedded", "cells")
     cells = cells[(cells["model"] == "ladder-1.9m") & (cells["step"] == 1200)].set_index("modality")
-    best = table("embedded", "classical")
-    best = best[best["scope"] == "chunk"].groupby("modality")["ratio"].min()
     rows = [
         [name, f"{own['cr_published']:.3f}", *(f"{own[term]:.3f}" for term in AUDIT),
-         f"{own['cr_lossless']:.3f} ± {own['cr_lossless_ci']:.3f}", f"{best[modality]:.3f}"]
+         f"{own['cr_lossless']:.3f} ± {own['cr_lossless_ci']:.3f}",
+         f"{classical_ratios('embedded', modality).min():.3f}"]
         for modality, name in KINDS.items() for own in [cells.loc[modality]]
     ]  # fmt: skip
     terms = ["tokens past 1,024", "top bits", "header and lengths"]
@@ -109,24 +108,21 @@ def how_much_is_real():
 def prior_or_context():
     """Where the 8 bits of a byte go, at K = 32, at the largest model's last step."""
     rows = table("embedded", "context")
-    rows = rows[
-        (rows["model"] == "ladder-1.9m") & (rows["step"] == 1200) & (rows["K"] == 32) & (rows["pass"] == "plain")
-    ]
-    terms = ["top_bits", "tokeniser", "prior", "context", "total"]
-    own = rows.set_index("modality")
-    shown = [[name, *(f"{own.loc[modality, term]:.2f}" for term in terms)] for modality, name in KINDS.items()]
-    return markdown(["of the 8 bits of a byte", "top bits", "tokeniser", "prior", "context", "left"], shown)
+    return bits_of_a_byte(rows[(rows["model"] == "ladder-1.9m") & (rows["step"] == 1200)], {"plain": ""})
 
 
 def real_model_bits():
     """Where the 8 bits of a byte go under SmolLM2, at K = 32, in order and with the bytes of each chunk shuffled."""
-    own = table("smollm2", "context").set_index(["modality", "pass"])
-    terms = ["top_bits", "tokeniser", "prior", "context", "total"]
-    names = {"plain": "", "shuffled": ", bytes shuffled"}
+    return bits_of_a_byte(table("smollm2", "context"), {"plain": "", "shuffled": ", bytes shuffled"})
+
+
+def bits_of_a_byte(rows, passes):
+    """The terms of each modality in rows of a table of context; `passes`: pass to what is said behind the modality."""
+    own, terms = rows.set_index(["modality", "pass"]), ["top_bits", "tokeniser", "prior", "context", "total"]
     shown = [
-        [KINDS[modality] + name, *(f"{own.loc[(modality, key), term]:.2f}" for term in terms)]
-        for modality in KINDS
-        for key, name in names.items()
+        [name + said, *(f"{own.loc[(modality, of), term]:.2f}" for term in terms)]
+        for modality, name in KINDS.items()
+        for of, said in passes.items()
     ]
     return markdown(["of the 8 bits of a byte", "top bits", "tokeniser", "prior", "context", "left"], shown)
 
@@ -143,6 +139,11 @@ def real_model_halves():
     return markdown(
         ["bits a byte of the second half", "another's half against nothing", "its own against another's"], shown
     )
+
+
+def classical_ratios(study, modality):
+    """Ratios of single chunks by compressor."""
+    return of_chunks(table(study, "classical"), modality)
 
 
 def table(study, name):

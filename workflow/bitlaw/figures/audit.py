@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bitlaw import InputError
 from bitlaw.compression.accounting import AUDIT_TERMS
-from bitlaw.figures.style import GREY, OKABE_ITO, SMALL, WHITE, WIDTH, page
+from bitlaw.figures.style import GREY, OKABE_ITO, SMALL, WHITE, WIDTH, last_of_largest, page
 
 NAMES = {
     "published": "published",
@@ -36,7 +36,7 @@ def draw(audit, out, null="random"):
     """
     if audit.empty:
         raise InputError("figure: the table of the audit is empty: nothing to draw")
-    chosen = {name: _chosen(rows) for name, rows in audit.groupby("modality", sort=False)}
+    chosen = {name: last_of_largest(rows) for name, rows in audit.groupby("modality", sort=False)}
     beneath = chosen.pop(null, None) if len(chosen) > 1 else None
     terms = [t for t in AUDIT_TERMS if t != "audit_quantisation" or any(row[t] != 0 for row in chosen.values())]
     keys = ["published", *terms, "lossless"]
@@ -58,11 +58,6 @@ def draw(audit, out, null="random"):
             about = f"{row['model']}, step {row['step']:,}"
             panel.annotate(about, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points",
                            fontsize=SMALL, color=GREY, in_layout=False)  # fmt: skip
-
-
-def _chosen(rows):
-    rows = rows[rows["params_total"] == rows["params_total"].max()]
-    return rows.loc[rows["step"].idxmax()].to_dict()
 
 
 def _bars(panel, row, keys, offset, colours, name=""):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from bitlaw.figures.style import GREY, OKABE_ITO, SMALL, WHITE, WIDTH, check, last, page
+from bitlaw.figures.style import GREY, OKABE_ITO, SMALL, WHITE, WIDTH, check, last, last_of_largest, page
+from bitlaw.laws.together import of_chunks
 
 MODEL, CLASSICAL, PUBLISHED = OKABE_ITO[0], "0.62", OKABE_ITO[1]
 
@@ -21,17 +22,19 @@ def draw(cells, classical, out, null="random"):
         panel = panels[0, 0]
         ends = [1.0]
         for place, modality in enumerate(modalities):
-            row = _chosen(cells[cells["modality"] == modality])
+            row = last_of_largest(cells[cells["modality"] == modality])
+            best = of_chunks(classical, modality).nsmallest(1).items()
             bars = [
-                (*_best(classical[classical["modality"] == modality]), CLASSICAL, {}),
-                (row["cr_lossless"], row.get("cr_lossless_ci", np.nan), "every bit counted", MODEL, {}),
-                (row["cr_published"], row.get("cr_published_ci", np.nan), "counted as published", PUBLISHED,
+                *((-0.27, ratio, np.nan, name, {"color": CLASSICAL, "linewidth": 0}) for name, ratio in best),
+                (0.0, row["cr_lossless"], row.get("cr_lossless_ci", np.nan), "every bit counted",
+                 {"color": MODEL, "linewidth": 0}),
+                (0.27, row["cr_published"], row.get("cr_published_ci", np.nan), "counted as published",
                  {"fill": False, "edgecolor": PUBLISHED, "hatch": "/////", "linewidth": 0.8}),
             ]  # fmt: skip
-            for offset, (ratio, half, name, colour, how) in zip((-0.27, 0.0, 0.27), bars, strict=True):
+            for offset, ratio, half, name, how in bars:
                 if not np.isfinite(ratio):
                     continue
-                panel.barh(place + offset, ratio, height=0.24, **({"color": colour, "linewidth": 0} | how))
+                panel.barh(place + offset, ratio, height=0.24, **how)
                 end = ratio
                 if np.isfinite(half):
                     panel.errorbar(ratio, place + offset, xerr=half, color="0.15", linewidth=0.9, capsize=1.8)
@@ -44,19 +47,5 @@ def draw(cells, classical, out, null="random"):
         panel.set_xlabel("compressed size / original size (dotted: no compression)")
         panel.set_yticks(range(len(modalities)), modalities, fontweight="bold", fontsize=9)
         panel.tick_params(axis="y", length=0)
-        about = _chosen(cells)
+        about = last_of_largest(cells)
         panel.set_title(f"{about['model']}, step {about['step']:,}", loc="left", fontsize=SMALL, color=GREY)
-
-
-def _chosen(rows):
-    rows = rows[rows["params_total"] == rows["params_total"].max()]
-    return rows.loc[rows["step"].idxmax()].to_dict()
-
-
-def _best(rows):
-    """(ratio, no interval, name) of the smallest output chunk by chunk; nan where nothing compressed."""
-    rows = rows[(rows["scope"] == "chunk") & rows["ratio"].notna()]
-    if rows.empty:
-        return np.nan, np.nan, ""
-    best = rows.loc[rows["ratio"].idxmin()]
-    return best["ratio"], np.nan, best["compressor"]

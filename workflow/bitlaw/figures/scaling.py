@@ -2,6 +2,7 @@
 
 from bitlaw.figures import ratio_panel
 from bitlaw.figures.style import AXES, check, headings, last, notes, page, settle, styles_of
+from bitlaw.laws.together import of_chunks
 from bitlaw.study import PROTOCOLS
 
 PANEL = (3.2, 2.65)  # inches
@@ -49,5 +50,4 @@ def best_classical(classical, modality):
 
     Empty when none has a ratio: none was asked for, or all failed.
     """
-    rows = classical[(classical["modality"] == modality) & (classical["scope"] == "chunk")].dropna(subset=["ratio"])
-    return {row.compressor: (row.ratio, "-.") for row in rows.nsmallest(1, "ratio").itertuples()}
+    return {name: (ratio, "-.") for name, ratio in of_chunks(classical, modality).nsmallest(1).items()}

@@ -105,6 +105,12 @@ def last(null, modalities):
     return sorted(dict.fromkeys(modalities), key=lambda name: name == null)
 
 
+def last_of_largest(rows):
+    """The row of the largest model's last step, a dict."""
+    rows = rows[rows["params_total"] == rows["params_total"].max()]
+    return rows.loc[rows["step"].idxmax()].to_dict()
+
+
 @contextmanager
 def page(rows, columns, size, out, used=None, pads=(0.06, 0.06)):
     """A figure of `size` (inches: width, height) and its panels `[rows, columns]`; written to `out` at the block's end.

@@ -57,10 +57,15 @@ def _rate(exponent):
     return 2 ** (1 / exponent) if exponent > 1e-2 else None
 
 
+def of_chunks(classical, modality):
+    """Ratios of single chunks of the modality, a Series by compressor; those that failed are left out."""
+    own = classical[(classical["modality"] == modality) & (classical["scope"] == "chunk")].dropna(subset=["ratio"])
+    return own.set_index("compressor")["ratio"]
+
+
 def compressors(classical, modality):
     """{compressor: ratio of single chunks}: GENERAL and the best of the modality, those that were measured."""
-    own = classical[(classical["modality"] == modality) & (classical["scope"] == "chunk")].dropna(subset=["ratio"])
-    ratios = own.set_index("compressor")["ratio"]
+    ratios = of_chunks(classical, modality)
     names = [name for name in (GENERAL, ratios.idxmin() if len(ratios) else None) if name in ratios.index]
     return {name: float(ratios[name]) for name in dict.fromkeys(names)}
 
